@@ -1,0 +1,1 @@
+"""Bodies in OpenAI's names: what the edge accepts."""

@@ -1,0 +1,1 @@
+"""One turn, step by step; the only place that knows the order of the steps."""

@@ -1,0 +1,1 @@
+"""Model providers: how a turn is asked and what real servers answer."""

@@ -1,0 +1,103 @@
+"""What a turn and an upstream say to each other: one Ask there, lists of deltas back."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, Protocol
+
+Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One question to the model. `None` means that the client said nothing and the upstream's default holds.
+
+    `items` are Responses items, oldest first, history and new input together; `tools` are function tools in the
+    Responses form (`type, name, description, parameters, strict`).
+    """
+
+    model: str
+    items: list[Json]
+    instructions: str | None = None
+    tools: list[Json] | None = None
+    tool_choice: str | Json = "auto"
+    parallel_tool_calls: bool | None = None
+    max_output_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    presence_penalty: float | None = None
+    frequency_penalty: float | None = None
+    top_logprobs: int | None = None
+    text_format: Json | None = None
+    verbosity: str | None = None
+    reasoning_effort: str | None = None
+    safety_identifier: str | None = None
+
+
+class Text(NamedTuple):
+    text: str
+
+
+class Reasoning(NamedTuple):
+    text: str
+
+
+class Refusal(NamedTuple):
+    text: str
+
+
+class ToolCall(NamedTuple):
+    """A piece of a function call. `number` counts the calls of this answer from 0; its first piece brings
+    a call id that is never empty and the name; `arguments` is the next piece of the JSON text."""
+
+    number: int
+    call_id: str
+    name: str
+    arguments: str
+
+
+class Usage(NamedTuple):
+    """Tokens, as the provider counted them, or `estimated` where it gave no count."""
+
+    input_tokens: int
+    output_tokens: int
+    cached_tokens: int = 0
+    reasoning_tokens: int = 0
+    estimated: bool = False
+
+
+class Finish(NamedTuple):
+    reason: Literal["stop", "length", "content_filter", "tool_calls"]
+
+
+Delta = Text | Reasoning | Refusal | ToolCall | Usage | Finish
+
+
+class UpstreamError(Exception):
+    """The upstream gave no (whole) answer. Raised before the first delta, or in the middle, when text was seen already.
+
+    `status` is the HTTP status that our client gets when nothing was sent yet; `code` and `message` are ours and hold
+    nothing of the provider's own text but its error message, shortened; `retry_after_seconds` is the provider's wish.
+    """
+
+    def __init__(
+        self, status: int, code: str, message: str, param: str | None = None, retry_after_seconds: float | None = None
+    ) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+        self.param = param
+        self.retry_after_seconds = retry_after_seconds
+
+
+class Upstream(Protocol):
+    """A model provider. Both ways of asking end with one Usage and one Finish; `stream` yields what each network read
+    brought (a list that is never empty), in order."""
+
+    def stream(self, ask: Ask) -> AsyncIterator[list[Delta]]: ...
+
+    async def complete(self, ask: Ask) -> list[Delta]: ...
+
+    async def models(self) -> list[str]: ...
+
+    async def close(self) -> None: ...

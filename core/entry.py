@@ -1,0 +1,74 @@
+"""The record that crosses the queue.
+
+An entry is bytes: a header line that is readable without its body, a line feed, and a JSON body (empty for deletes).
+
+    1 TENANT CONVERSATION POSITION KIND ID EXTRA…\n{json}
+
+The position is assigned by Redis in the script that enqueues, so the API brings everything after it: the *tail*.
+
+| kind | id | extra | body |
+|---|---|---|---|
+| item | item id | response id or `-` | the item |
+| response | response id | count of input items, count of output items | the response without its output |
+| conversation | conversation id | | created_at, metadata, hidden, parent, parent_position |
+| delete_conversation, delete_response, delete_item | what is deleted | | empty |
+
+A response's position is that of its first item, 0 when it left the conversation as it was (then its body has `input`).
+"""
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+VERSION = b"1"
+NO_RESPONSE = "-"
+
+
+class Kind(StrEnum):
+    ITEM = "item"
+    RESPONSE = "response"
+    CONVERSATION = "conversation"
+    DELETE_CONVERSATION = "delete_conversation"
+    DELETE_RESPONSE = "delete_response"
+    DELETE_ITEM = "delete_item"
+
+
+class MalformedEntryError(ValueError):
+    """An entry whose header can't be read; it can only become a dead letter."""
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One parsed entry; `position` is in the conversation's own order, `body` is undecoded JSON."""
+
+    tenant: str
+    conversation: str
+    position: int
+    kind: Kind
+    id: str
+    extra: tuple[str, ...]
+    body: bytes
+
+
+def item_tail(item_id: str, response_id: str | None, body: bytes) -> bytes:
+    return f"{Kind.ITEM} {item_id} {response_id or NO_RESPONSE}\n".encode() + body
+
+
+def response_tail(response_id: str, input_count: int, output_count: int, body: bytes) -> bytes:
+    return f"{Kind.RESPONSE} {response_id} {input_count} {output_count}\n".encode() + body
+
+
+def tail(kind: Kind, entry_id: str, body: bytes = b"") -> bytes:
+    return f"{kind} {entry_id}\n".encode() + body
+
+
+def parse(entry: bytes) -> Entry:
+    """Read one entry of the list; raises MalformedEntryError for anything that no version of the API has written."""
+    header, separator, body = entry.partition(b"\n")
+    words = header.decode("ascii", "replace").split(" ")
+    if not separator or len(words) < 6 or words[0] != VERSION.decode() or not words[3].isdecimal():
+        raise MalformedEntryError(f"unreadable header of {len(header)} bytes")
+    try:
+        kind = Kind(words[4])
+    except ValueError as error:
+        raise MalformedEntryError(f"unknown kind in a header of {len(header)} bytes") from error
+    return Entry(words[1], words[2], int(words[3]), kind, words[5], tuple(words[6:]), body)

@@ -1,0 +1,38 @@
+-- Shared by every script. Numbers are doubles here: whatever leaves as a position is formatted with %.0f.
+local function now_us()
+  local time = redis.call('TIME')
+  return tonumber(time[1]) * 1000000 + tonumber(time[2])
+end
+
+local function now_ms()
+  return math.floor(now_us() / 1000)
+end
+
+local function text(number)
+  return string.format('%.0f', number)
+end
+
+local function conv_key(tenant, id) return 'conv:' .. tenant .. ':' .. id end
+local function items_key(tenant, id) return 'items:' .. tenant .. ':' .. id end
+local function resp_key(tenant, id) return 'resp:' .. tenant .. ':' .. id end
+local function log_key(tenant, id) return 'log:' .. tenant .. ':' .. id end
+local function load_key(tenant, id) return 'load:' .. tenant .. ':' .. id end
+
+-- A deleted thing must stay unknown for longer than any event log or late entry of it can live.
+local TOMBSTONE_SECONDS = 86400
+
+-- Positions grow in the order of acknowledgement, also after Redis lost its memory (floor) and when its clock goes back.
+local function next_position(last)
+  local floor = tonumber(redis.call('HGET', META, 'floor') or '0')
+  return math.max(tonumber(last) + 1, now_us(), floor)
+end
+
+-- Append one entry; `tail` is everything behind the position (core/entry.py).
+local function enqueue(tenant, conversation, position, tail)
+  redis.call('RPUSH', QUEUE, '1 ' .. tenant .. ' ' .. conversation .. ' ' .. text(position) .. ' ' .. tail)
+end
+
+-- Wake an idle worker. One ring is enough: a busy worker finds the queue by itself.
+local function ring()
+  if redis.call('LLEN', BELL) == 0 then redis.call('RPUSH', BELL, '1') end
+end

@@ -1,0 +1,122 @@
+"""Reading settings from the environment: every mistake is collected and told at once, before anything starts."""
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+N = TypeVar("N", int, float)
+
+
+class SettingsError(Exception):
+    """Settings are missing or wrong; the message lists every one of them with what it should be."""
+
+
+class Environment:
+    """Reads typed settings and remembers what was wrong. `X_FILE` names a file that holds the value of `X`."""
+
+    def __init__(self, variables: Mapping[str, str] | None = None) -> None:
+        self._variables = os.environ if variables is None else variables
+        self.errors: list[str] = []
+
+    def text(self, name: str, default: str = "") -> str:
+        value, file = self._variables.get(name), self._variables.get(f"{name}_FILE")
+        if not file:
+            return default if value is None or value == "" else value
+        if value:
+            self.errors.append(f"{name} and {name}_FILE are both set: set one of them")
+            return default
+        try:
+            return Path(file).read_text(encoding="utf-8").rstrip("\r\n")
+        except (OSError, UnicodeDecodeError) as error:
+            self.errors.append(f"{name}_FILE={file} can't be read: {error.__class__.__name__}")
+            return default
+
+    def whole(self, name: str, default: int, low: int, high: int) -> int:
+        return self._parsed(name, default, int, low, high, "a whole number")
+
+    def seconds(self, name: str, default: float, low: float, high: float) -> float:
+        return self._parsed(name, default, float, low, high, "a number of seconds")
+
+    def port(self, name: str, default: int) -> int:
+        return self.whole(name, default, 1, 65535)
+
+    def choice(self, name: str, default: str, choices: tuple[str, ...]) -> str:
+        value = self.text(name, default)
+        if value not in choices:
+            self.errors.append(f"{name}={value!r} must be one of {', '.join(choices)}")
+            return default
+        return value
+
+    def flag(self, name: str, *, default: bool = False) -> bool:
+        return self.choice(name, "true" if default else "false", ("true", "false")) == "true"
+
+    def _parsed(self, name: str, default: N, parse: Callable[[str], N], low: float, high: float, kind: str) -> N:
+        value = self.text(name)
+        if not value:
+            return default
+        try:
+            number = parse(value)
+            if low <= number <= high:
+                return number
+        except ValueError:
+            pass
+        self.errors.append(f"{name}={value!r} must be {kind} from {low} to {high}")
+        return default
+
+    def check(self) -> None:
+        if self.errors:
+            raise SettingsError("\n".join(self.errors))
+
+
+@dataclass(frozen=True, slots=True)
+class RedisSettings:
+    host: str
+    port: int
+    username: str
+    password: str
+    tls: bool
+
+
+@dataclass(frozen=True, slots=True)
+class PostgresSettings:
+    host: str
+    port: int
+    user: str
+    password: str
+    database: str
+
+
+def redis_settings(environment: Environment) -> RedisSettings:
+    return RedisSettings(
+        host=environment.text("REDIS_HOST", "127.0.0.1"),
+        port=environment.port("REDIS_PORT", 6379),
+        username=environment.text("REDIS_USERNAME"),
+        password=environment.text("REDIS_PASSWORD"),
+        tls=environment.flag("REDIS_TLS"),
+    )
+
+
+def postgres_settings(environment: Environment) -> PostgresSettings:
+    return PostgresSettings(
+        host=environment.text("PG_HOST", "127.0.0.1"),
+        port=environment.port("PG_PORT", 5432),
+        user=environment.text("PG_USER", "chatbot"),
+        password=environment.text("PG_PASSWORD"),
+        database=environment.text("PG_DATABASE", "chatbot"),
+    )
+
+
+def expiration_seconds(environment: Environment) -> int:
+    """How long a stored conversation stays hot after its last change."""
+    return environment.whole("EXPIRATION_TIME", 1800, 1, 30 * 86400)
+
+
+def log_level(environment: Environment) -> str:
+    return environment.choice("LOG_LEVEL", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR"))
+
+
+def report(error: SettingsError) -> str:
+    """The one message that an operator sees when a process refuses to start; the process then exits with status 2."""
+    return "settings are wrong:\n" + "".join(f"  {line}\n" for line in str(error).splitlines())
