@@ -54,6 +54,16 @@ class Script:
         except NoScriptError:
             return await redis.eval(self.source, 0, *arguments)
 
+    async def many(self, redis: Redis, calls: list[tuple[Argument, ...]]) -> list[Any]:
+        """The script once for each tuple of arguments, in one round trip; a reply that is an error is raised."""
+        pipeline = redis.pipeline(transaction=False)
+        for arguments in calls:
+            pipeline.evalsha(self.sha, 0, *arguments)
+        try:
+            return await pipeline.execute()
+        except NoScriptError:
+            return [await self(redis, *arguments) for arguments in calls]
+
 
 def connect(settings: RedisSettings, max_connections: int) -> Redis:
     """A client that retries once and never waits longer than the socket time-out. Every script is idempotent by id."""

@@ -7,6 +7,7 @@ import asyncpg
 from core.settings import PostgresSettings
 
 CONNECT_TIMEOUT_SECONDS = 3.0
+COMMAND_TIMEOUT_SECONDS = 10.0
 
 # Every statement sees these limits, so that a session whose client was stopped or cut off ends by itself.
 # The keepalives find a dead peer in 10 s, below the worker's lease of 15 s.
@@ -32,7 +33,7 @@ UNREACHABLE = (
 )
 
 
-async def _prepare(connection: asyncpg.Connection[Any]) -> None:
+async def _prepare(connection: "asyncpg.Connection[Any]") -> None:
     # jsonb travels as the bytes that it already is: one version byte and the JSON text.
     await connection.set_type_codec(
         "jsonb",
@@ -43,18 +44,28 @@ async def _prepare(connection: asyncpg.Connection[Any]) -> None:
     )
 
 
-async def open_pool(settings: PostgresSettings, max_size: int, application: str) -> asyncpg.Pool[Any]:
+def _arguments(settings: PostgresSettings, application: str) -> dict[str, Any]:
+    return {
+        "host": settings.host,
+        "port": settings.port,
+        "user": settings.user,
+        "password": settings.password or None,
+        "database": settings.database,
+        "timeout": CONNECT_TIMEOUT_SECONDS,
+        "command_timeout": COMMAND_TIMEOUT_SECONDS,
+        "server_settings": {**SESSION, "application_name": application},
+    }
+
+
+async def open_pool(settings: PostgresSettings, max_size: int, application: str) -> "asyncpg.Pool[Any]":
     """A pool that connects at the first use, so that a process starts while PostgreSQL is away."""
     return await asyncpg.create_pool(
-        host=settings.host,
-        port=settings.port,
-        user=settings.user,
-        password=settings.password or None,
-        database=settings.database,
-        min_size=0,
-        max_size=max_size,
-        timeout=CONNECT_TIMEOUT_SECONDS,
-        command_timeout=10.0,
-        init=_prepare,
-        server_settings={**SESSION, "application_name": application},
+        **_arguments(settings, application), min_size=0, max_size=max_size, init=_prepare
     )
+
+
+async def connect(settings: PostgresSettings, application: str) -> "asyncpg.Connection[Any]":
+    """One session of its own, for who must know which one it is."""
+    connection: asyncpg.Connection[Any] = await asyncpg.connect(**_arguments(settings, application))
+    await _prepare(connection)
+    return connection

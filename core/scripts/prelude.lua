@@ -36,3 +36,8 @@ end
 local function ring()
   if redis.call('LLEN', BELL) == 0 then redis.call('RPUSH', BELL, '1') end
 end
+
+-- Whether this very call was carried out already: its reply was lost and the client sent it again.
+local function written(token)
+  return not redis.call('SET', 'wrote:' .. token, '1', 'NX', 'EX', 60)
+end

@@ -1,0 +1,80 @@
+"""Changing a conversation without a turn: a cold one is made hot first, so that its writers have one order."""
+
+import time
+from collections.abc import Awaitable, Callable
+
+import orjson
+
+from api import errors, history_changes
+from api.connections import Connections
+from api.history_changes import Changed
+from api.ids import new_id
+from api.loading import rebuild
+from api.reading import Json, conversation_body
+from api.schemas.conversations import CreateConversation, CreateItems, UpdateConversation
+
+
+async def create_conversation(connections: Connections, tenant: str, body: CreateConversation) -> Json:
+    conversation_id, created_at = new_id("conv_"), int(time.time())
+    metadata = orjson.dumps(body.metadata or {})
+    items = [(item["id"], orjson.dumps(item)) for item in body.new_items()]
+    limit = connections.settings.queue_limit
+    changed = await history_changes.append(
+        connections.redis, tenant, conversation_id, items, limit, created_at=created_at, metadata=metadata
+    )
+    if changed.reason != "ok":
+        raise errors.queue_full()
+    return conversation_body(conversation_id, created_at, metadata)
+
+
+async def update_conversation(
+    connections: Connections, tenant: str, conversation_id: str, body: UpdateConversation
+) -> Json:
+    metadata = orjson.dumps(body.metadata or {})
+    limit = connections.settings.queue_limit
+    changed = await change(
+        connections,
+        tenant,
+        conversation_id,
+        lambda: history_changes.append(connections.redis, tenant, conversation_id, [], limit, metadata=metadata),
+    )
+    return conversation_body(conversation_id, int(changed.detail), metadata)
+
+
+async def create_items(connections: Connections, tenant: str, conversation_id: str, body: CreateItems) -> Json:
+    items = [(item["id"], orjson.dumps(item)) for item in body.new_items()]
+    limit = connections.settings.queue_limit
+    await change(
+        connections,
+        tenant,
+        conversation_id,
+        lambda: history_changes.append(connections.redis, tenant, conversation_id, items, limit),
+    )
+    return {
+        "object": "list",
+        "data": [orjson.Fragment(item) for _, item in items],
+        "first_id": items[0][0],
+        "last_id": items[-1][0],
+        "has_more": False,
+    }
+
+
+async def change(
+    connections: Connections, tenant: str, conversation_id: str, attempt: Callable[[], Awaitable[Changed]]
+) -> Changed:
+    """Try a change until the conversation is hot. Raises ApiError 404, 409, 503."""
+    if not conversation_id.startswith("conv_"):
+        raise errors.not_found("conversation", conversation_id, "conversation_id")
+    while True:
+        changed = await attempt()
+        match changed.reason:
+            case "ok" | "no_item":
+                return changed
+            case "cold":
+                await rebuild(connections, tenant, conversation_id, "conversation_id")
+            case "locked":
+                raise errors.conversation_locked(conversation_id, changed.detail)
+            case "queue_full":
+                raise errors.queue_full()
+            case _:
+                raise errors.not_found("conversation", conversation_id, "conversation_id")

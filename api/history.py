@@ -1,0 +1,197 @@
+"""The hot history: the two scripts of a turn and what keeps a running one alive.
+
+Keys and rules are in docs/adr/0001-queue-protocol.md. A conversation's keys are read as one; whatever is missing is a
+miss, which api/loading.py answers from PostgreSQL.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from redis.asyncio import Redis
+
+from core.queue import Script
+
+# The lock of a dead pod is free this long after its last renewal.
+LOCK_MS = 15_000
+# Long enough for any client to come back for the end of its stream.
+LOG_SECONDS = 3600
+IDEMPOTENCY_SECONDS = 86_400
+
+SCRIPTS = Path(__file__).parent / "scripts"
+
+
+def script(name: str, *, allow_oom: bool) -> Script:
+    return Script(SCRIPTS / f"{name}.lua", allow_oom=allow_oom)
+
+
+_begin = script("begin", allow_oom=False)
+_finish = script("finish", allow_oom=True)
+_flush = script("flush", allow_oom=True)
+_takeover = script("takeover", allow_oom=True)
+
+Refusal = Literal[
+    "cold",
+    "response_cold",
+    "gone",
+    "response_gone",
+    "response_running",
+    "response_empty",
+    "locked",
+    "expired",
+    "queue_full",
+    "replay",
+    "idempotency_key_reused",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """What begin needs to know of a turn. Ids are new ones of the caller; `request` is what a successor needs to close it."""
+
+    tenant: str
+    response: str
+    token: str
+    new_thread: str
+    request: bytes
+    conversation: str = ""
+    previous_response: str = ""
+    idempotency_key: str = ""
+    body_hash: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """The lock is held; `items` is the history, oldest first, as JSON."""
+
+    thread: str
+    items: list[bytes]
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    reason: Refusal
+    detail: str
+
+
+async def begin(
+    redis: Redis, opening: Opening, queue_limit: int, previous_thread: str = "", previous_end: int | None = None
+) -> Begun | Refused:
+    """Take the lock and read the history in one step; `previous_*` is what PostgreSQL said about a cold response."""
+    reply = await _begin(
+        redis,
+        opening.tenant,
+        opening.response,
+        opening.token,
+        LOCK_MS,
+        queue_limit,
+        opening.conversation,
+        opening.previous_response,
+        previous_thread,
+        "" if previous_end is None else previous_end,
+        opening.new_thread,
+        opening.request,
+        opening.idempotency_key,
+        opening.body_hash,
+    )
+    if reply[0] != b"ok":
+        return Refused(reply[0].decode(), reply[1].decode() if len(reply) > 1 else "")
+    return Begun(reply[1].decode(), [item_json(element) for element in reply[2]])
+
+
+def item_json(element: bytes) -> bytes:
+    """An element of a hot list is the position, a space, and the item."""
+    return element[element.index(b" ") + 1 :]
+
+
+@dataclass(frozen=True, slots=True)
+class Ending:
+    """What finish writes: the final body for readers, the queue's entries, and the events not logged yet."""
+
+    status: str
+    body: bytes
+    entry: bytes
+    items: list[bytes]
+    log: bytes
+    last_sequence: int
+    input_count: int
+    input: bytes
+    """The input as a JSON array, only of a turn that left the conversation as it was."""
+
+
+Outcome = Literal["ok", "lost", "gone"]
+
+
+async def finish(redis: Redis, tenant: str, thread: str, response: str, token: str, ending: Ending) -> Outcome:
+    """Append, enqueue, log, free the lock, in one step; a repetition after a lost reply changes nothing."""
+    reply = await _finish(
+        redis,
+        tenant,
+        thread,
+        response,
+        token,
+        ending.status,
+        ending.body,
+        ending.entry,
+        ending.log,
+        ending.last_sequence,
+        LOG_SECONDS,
+        IDEMPOTENCY_SECONDS,
+        ending.input_count,
+        ending.input,
+        *ending.items,
+    )
+    outcome: Outcome = reply.decode()
+    return outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Flush:
+    """New events of a running turn; without any, the flush only renews the lock."""
+
+    tenant: str
+    thread: str
+    response: str
+    token: str
+    log: bytes
+    last_sequence: int
+
+
+async def flush(redis: Redis, flushes: list[Flush]) -> list[Literal["ok", "cancel", "lost", "gone"]]:
+    """One round trip for all of them; tells what happened to each turn meanwhile."""
+    replies = await _flush.many(
+        redis,
+        [(one.tenant, one.thread, one.response, one.token, LOCK_MS, one.log, one.last_sequence) for one in flushes],
+    )
+    return [reply.decode() for reply in replies]
+
+
+@dataclass(frozen=True, slots=True)
+class Orphan:
+    """A response whose pod is gone: what it was asked and the events that it had logged, oldest first."""
+
+    thread: str
+    request: bytes
+    log: list[bytes]
+
+
+async def takeover(redis: Redis, tenant: str, response: str, token: str) -> Orphan | None:
+    """Fence off the former holder of an expired lock; None when it is not expired or somebody else was first."""
+    reply = await _takeover(redis, tenant, response, token, LOCK_MS)
+    if reply[0] != b"ok":
+        return None
+    return Orphan(reply[1].decode(), reply[2], [fields[1] for _, fields in reply[3]])
+
+
+async def expired(redis: Redis, limit: int) -> list[tuple[str, str]]:
+    """(tenant, response) of running responses whose lock has expired, the oldest first."""
+    seconds, microseconds = await redis.time()
+    now_ms = seconds * 1000 + microseconds // 1000
+    members = await redis.zrange("running", "-inf", now_ms, byscore=True, offset=0, num=limit)
+    return [(tenant, response) for tenant, _, response in (member.decode().partition(":") for member in members)]
+
+
+async def log_after(redis: Redis, tenant: str, response: str, sequence: int) -> list[tuple[int, bytes]]:
+    """The logged blobs of events that hold something after `sequence`: (sequence number of the last event, bytes)."""
+    entries = await redis.xrange(f"log:{tenant}:{response}", min=f"{sequence + 2}-0")
+    return [(int(entry_id.partition(b"-")[0]) - 1, fields[b"e"]) for entry_id, fields in entries]

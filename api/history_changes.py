@@ -1,0 +1,166 @@
+"""Reading and changing the hot copy of a conversation without a turn."""
+
+import secrets
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from redis.asyncio import Redis
+
+from api.history import item_json, script
+from api.store import StoredConversation
+from core.entry import Kind, item_tail, tail
+
+# A loader that takes longer has lost its right to warm.
+TICKET_SECONDS = 5
+
+_read = script("read", allow_oom=True)
+_read_response = script("read_response", allow_oom=True)
+_warm = script("warm", allow_oom=False)
+_append = script("append", allow_oom=False)
+_delete_conversation = script("delete_conversation", allow_oom=True)
+_delete_item = script("delete_item", allow_oom=True)
+_delete_response = script("delete_response", allow_oom=True)
+
+
+def _token() -> str:
+    return secrets.token_hex(16)
+
+
+@dataclass(frozen=True, slots=True)
+class HotConversation:
+    """`items` are (position, JSON), oldest first; empty when they were not asked for."""
+
+    created_at: int
+    metadata: bytes
+    items: list[tuple[int, bytes]]
+
+
+async def read(redis: Redis, tenant: str, thread: str, *, items: bool) -> HotConversation | Literal["gone", "cold"]:
+    reply = await _read(redis, tenant, thread, int(items))
+    if reply[0] != b"ok":
+        outcome: Literal["gone", "cold"] = reply[0].decode()
+        return outcome
+    created, metadata, _ = reply[1]
+    elements = [element.partition(b" ") for element in reply[2]]
+    return HotConversation(int(created or 0), metadata or b"{}", [(int(at), item) for at, _, item in elements])
+
+
+@dataclass(frozen=True, slots=True)
+class HotResponse:
+    """`body` once it has ended, else `request`: what a successor would close it from.
+
+    Its items stand at the positions from `first` to `end` of the thread, the first `input_count` of them its input;
+    a response that left the conversation as it was has no positions but its `input` as a JSON array.
+    """
+
+    status: str
+    thread: str
+    body: bytes | None
+    request: bytes | None
+    first: int | None
+    end: int | None
+    input_count: int
+    input: bytes | None
+
+
+async def read_response(redis: Redis, tenant: str, response: str) -> HotResponse | Literal["gone", "cold"]:
+    reply = await _read_response(redis, tenant, response)
+    if len(reply) == 1:
+        outcome: Literal["gone", "cold"] = reply[0].decode()
+        return outcome
+    status, thread, body, request, first, end, input_count, kept = reply
+    return HotResponse(
+        status=status.decode(),
+        thread=thread.decode(),
+        body=body,
+        request=request,
+        first=int(first) if first else None,
+        end=int(end) if end else None,
+        input_count=int(input_count or 0),
+        input=kept,
+    )
+
+
+async def take_ticket(redis: Redis, tenant: str, thread: str) -> str | None:
+    """The right to rebuild a conversation from PostgreSQL; None while another loader has it."""
+    ticket = _token()
+    taken = await redis.set(f"load:{tenant}:{thread}", ticket, nx=True, ex=TICKET_SECONDS)
+    return ticket if taken else None
+
+
+async def drop_ticket(redis: Redis, tenant: str, thread: str) -> None:
+    await redis.delete(f"load:{tenant}:{thread}")
+
+
+async def warm(
+    redis: Redis, tenant: str, thread: str, ticket: str, stored: StoredConversation, expiration_seconds: int
+) -> None:
+    """Put a stored conversation back; does nothing when the ticket was lost to a writer or the keys are there already."""
+    await _warm(
+        redis,
+        tenant,
+        thread,
+        ticket,
+        expiration_seconds,
+        stored.created_at,
+        stored.metadata,
+        stored.last_position,
+        stored.last_response or "",
+        int(stored.hidden),
+        *(b"%d %b" % (position, item) for position, item in stored.items),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Changed:
+    """`reason` is `ok`, or why nothing was changed; `detail` the creation time (s), or the running response's id."""
+
+    reason: Literal["ok", "gone", "cold", "locked", "queue_full", "no_item", "running"]
+    detail: str
+
+
+def _changed(reply: list[Any]) -> Changed:
+    return Changed(reply[0].decode(), reply[1].decode() if len(reply) > 1 and reply[1] is not None else "")
+
+
+async def append(
+    redis: Redis,
+    tenant: str,
+    conversation: str,
+    items: list[tuple[str, bytes]],
+    queue_limit: int,
+    *,
+    created_at: int | None = None,
+    metadata: bytes = b"",
+) -> Changed:
+    """Add items (id, JSON) and, when given, replace the metadata; with `created_at` the conversation is made new."""
+    tails = (item_tail(item_id, None, body) for item_id, body in items)
+    create = created_at is not None
+    reply = await _append(
+        redis, tenant, conversation, int(create), queue_limit, created_at or 0, metadata, _token(), *tails
+    )
+    return _changed(reply)
+
+
+async def delete_conversation(
+    redis: Redis, tenant: str, conversation: str
+) -> Literal["ok", "gone", "cold"]:
+    """The hot copy goes at once; the bodies and event logs of its responses when the worker has stored the delete."""
+    entry = tail(Kind.DELETE_CONVERSATION, conversation)
+    reply = await _delete_conversation(redis, tenant, conversation, _token(), entry)
+    outcome: Literal["ok", "gone", "cold"] = reply.decode()
+    return outcome
+
+
+async def delete_item(redis: Redis, tenant: str, conversation: str, item: str) -> Changed:
+    entry = tail(Kind.DELETE_ITEM, item)
+    return _changed(await _delete_item(redis, tenant, conversation, _token(), item, entry))
+
+
+async def delete_response(
+    redis: Redis, tenant: str, response: str, thread: str, first: int | None, last: int | None
+) -> Changed:
+    """`thread`, `first` and `last` (positions) are PostgreSQL's answer about a response that Redis does not know."""
+    entry = tail(Kind.DELETE_RESPONSE, response)
+    bounds = ("" if first is None else first, "" if last is None else last)
+    return _changed(await _delete_response(redis, tenant, response, _token(), entry, thread, *bounds))

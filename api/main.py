@@ -1,0 +1,71 @@
+"""The composition root: what the process is made of, in the order in which it starts and stops."""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator
+
+from fastapi import FastAPI
+
+from api.connections import Connections
+from api.routes import conversations, health, models, responses
+from api.routes.edge import Edge, add_error_answers
+from api.settings import Settings
+from api.turn.orphans import sweep
+from api.turn.pulse import pulse
+from api.upstream.chat_completions import ChatCompletions
+from api.upstream.echo import Echo
+from api.upstream.exchange import Upstream
+from core import queue
+from core.store import open_pool
+
+log = logging.getLogger(__name__)
+
+REDIS_CONNECTIONS = 128
+STORE_CONNECTIONS = 8
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The ASGI application; it connects at the first use, so it starts while Redis and PostgreSQL are away."""
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        redis = queue.connect(settings.redis, REDIS_CONNECTIONS)
+        pool = await open_pool(settings.postgres, STORE_CONNECTIONS, "chatbot-api")
+        upstream = _upstream(settings)
+        async with asyncio.TaskGroup() as tasks:
+            connections = Connections(settings, redis, pool, upstream, tasks)
+            app.state.connections = connections
+            keepers = [tasks.create_task(pulse(connections)), tasks.create_task(sweep(connections))]
+            yield
+            await _drain(connections)
+            for keeper in keepers:
+                keeper.cancel()
+        await upstream.close()
+        await pool.close()
+        await redis.aclose()
+
+    app = FastAPI(title="chatbot", lifespan=lifespan, openapi_url=None, docs_url=None, redoc_url=None)
+    app.state.draining = False
+    app.add_middleware(Edge, api_key=settings.api_key)
+    add_error_answers(app)
+    for module in (responses, conversations, models, health):
+        app.include_router(module.router)
+    return app
+
+
+def _upstream(settings: Settings) -> Upstream:
+    if settings.upstream_url:
+        return ChatCompletions(settings.upstream_url, settings.upstream_key)
+    return Echo()
+
+
+async def _drain(connections: Connections) -> None:
+    """Close what still runs when the time for draining is over: as incomplete, with the text so far."""
+    turns = list(connections.running.values())
+    for turn in turns:
+        turn.interrupt("shutdown")
+    while connections.running:
+        await next(iter(connections.running.values())).changed()
+    if turns:
+        log.info("closed running turns", extra={"turns": len(turns)})

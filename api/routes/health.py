@@ -1,0 +1,37 @@
+"""/livez touches no store; /readyz fails only before the start is done and while the process drains."""
+
+import orjson
+from fastapi import APIRouter, Request
+from redis.exceptions import RedisError
+from starlette.responses import Response
+
+from api import store
+from api.routes.edge import connections_of, json_response
+from core import queue
+from core.store import UNREACHABLE
+
+router = APIRouter()
+
+
+@router.get("/livez")
+async def livez() -> Response:
+    return json_response(b'{"status":"ok"}')
+
+
+@router.get("/readyz")
+async def readyz(request: Request) -> Response:
+    """Missing stores are named, but do not fail: every pod would leave the Service at once, and hot chats with them."""
+    connections = connections_of(request)
+    missing = []
+    depth: int | None = None
+    try:
+        depth = await queue.depth(connections.redis)
+    except RedisError:
+        missing.append("redis can't be reached: new stored turns are answered with 503")
+    try:
+        await store.ping(connections.store)
+    except UNREACHABLE:
+        missing.append("postgresql can't be reached: hot conversations go on, cold ones are answered with 503")
+    draining = request.app.state.draining
+    body = {"status": "draining" if draining else "ok", "missing": missing, "queue_depth": depth}
+    return json_response(orjson.dumps(body), 503 if draining else 200)

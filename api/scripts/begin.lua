@@ -1,0 +1,80 @@
+-- The first of a turn's two round trips: take the lock, keep the request under the response's id, read the history.
+-- Changes nothing of the conversation itself. Answers {'ok', thread, {items}} or {reason, detail}.
+local tenant, response, token, lock_ms, queue_limit = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
+local thread, previous, previous_thread, previous_end = ARGV[6], ARGV[7], ARGV[8], ARGV[9]
+local new_thread, request = ARGV[10], ARGV[11]
+local idempotency, body_hash = ARGV[12], ARGV[13]
+
+local idempotency_key = 'idem:' .. tenant .. ':' .. idempotency
+if idempotency ~= '' then
+  local seen = redis.call('HMGET', idempotency_key, 'hash', 'response')
+  -- A retried begin whose first reply was lost finds its own response here and goes on.
+  if seen[1] and seen[1] ~= body_hash then return {'idempotency_key_reused', seen[2]} end
+  if seen[1] and seen[2] ~= response then return {'replay', seen[2]} end
+end
+if redis.call('LLEN', QUEUE) >= queue_limit then return {'queue_full'} end
+
+local upto = false
+if previous ~= '' then
+  local known = redis.call('HMGET', resp_key(tenant, previous), 'status', 'thread', 'end')
+  if not known[1] and previous_thread == '' then return {'response_cold'} end
+  local status = known[1] or 'stored'
+  if status == 'deleted' then return {'response_gone'} end
+  if status == 'in_progress' or status == 'queued' then return {'response_running'} end
+  thread = known[2] or previous_thread
+  upto = known[3] or previous_end
+  if upto == '' then return {'response_empty'} end
+end
+
+local conv, list = conv_key(tenant, thread), items_key(tenant, thread)
+local items = {}
+local fork = false
+if thread == '' then
+  thread = new_thread
+  conv, list = conv_key(tenant, thread), items_key(tenant, thread)
+  redis.call('HSET', conv, 'last', '0', 'len', '0', 'unstored', '0', 'new', '1')
+else
+  local state = redis.call('HMGET', conv, 'deleted', 'len', 'lock', 'deadline', 'last_response', 'token')
+  if state[1] then return {'gone'} end
+  if not state[2] or redis.call('LLEN', list) ~= tonumber(state[2]) then
+    redis.call('DEL', conv, list)
+    return {'cold', thread}
+  end
+  local own_retry = state[3] == response and state[6] == token
+  local locked = state[3] and not own_retry
+  if upto then
+    -- Only the last response of a thread of its own is continued in place; anything else is a branch.
+    fork = locked or state[5] ~= previous or string.sub(thread, 1, 4) ~= 'thr_'
+  elseif locked then
+    if tonumber(state[4]) > now_ms() then return {'locked', state[3]} end
+    return {'expired', state[3]}
+  end
+  items = redis.call('LRANGE', list, 0, -1)
+end
+
+if fork then
+  local prefix = {}
+  local limit = tonumber(upto)
+  for _, item in ipairs(items) do
+    if tonumber(string.match(item, '^%d+')) <= limit then prefix[#prefix + 1] = item end
+  end
+  redis.call('HSET', conv_key(tenant, new_thread), 'last', upto, 'len', #prefix, 'unstored', '0', 'new', '1',
+    'parent', thread, 'parent_position', upto)
+  thread, items = new_thread, prefix
+  conv, list = conv_key(tenant, thread), items_key(tenant, thread)
+  redis.call('DEL', list)
+  for first = 1, #prefix, 1000 do
+    redis.call('RPUSH', list, unpack(prefix, first, math.min(first + 999, #prefix)))
+  end
+end
+
+local deadline = text(now_ms() + lock_ms)
+redis.call('HSET', conv, 'lock', response, 'token', token, 'deadline', deadline)
+redis.call('PERSIST', conv)
+redis.call('PERSIST', list)
+redis.call('DEL', load_key(tenant, thread))
+redis.call('HSET', resp_key(tenant, response), 'status', 'in_progress', 'thread', thread, 'token', token,
+  'request', request, 'idempotency', idempotency)
+redis.call('ZADD', 'running', deadline, tenant .. ':' .. response)
+if idempotency ~= '' then redis.call('HSET', idempotency_key, 'hash', body_hash, 'response', response) end
+return {'ok', thread, items}

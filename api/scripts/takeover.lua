@@ -1,0 +1,19 @@
+-- Take over a response whose lock has expired, so that exactly one pod closes it. The former holder is fenced off from here on.
+-- Answers {'ok', thread, request, {log entries}} or {'no'}.
+local tenant, response, token, lock_ms = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
+
+local resp = resp_key(tenant, response)
+local member = tenant .. ':' .. response
+local deadline = redis.call('ZSCORE', 'running', member)
+if not deadline or tonumber(deadline) > now_ms() then return {'no'} end
+local known = redis.call('HMGET', resp, 'status', 'thread', 'request')
+local conv = conv_key(tenant, known[2] or '')
+if not known[3] or redis.call('HGET', conv, 'lock') ~= response then
+  redis.call('ZREM', 'running', member)
+  return {'no'}
+end
+local renewed = text(now_ms() + lock_ms)
+redis.call('HSET', conv, 'token', token, 'deadline', renewed)
+redis.call('HSET', resp, 'token', token)
+redis.call('ZADD', 'running', renewed, member)
+return {'ok', known[2], known[3], redis.call('XRANGE', log_key(tenant, response), '-', '+')}

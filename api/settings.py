@@ -1,0 +1,70 @@
+"""The API's settings, read once at start."""
+
+from dataclasses import dataclass
+
+from core.settings import (
+    Environment,
+    PostgresSettings,
+    RedisSettings,
+    expiration_seconds,
+    log_level,
+    postgres_settings,
+    redis_settings,
+)
+
+OPENAI_URL = "https://api.openai.com/v1"
+ECHO = "echo"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    host: str
+    port: int
+    metrics_port: int
+    api_key: str
+    """The one key that clients must show; empty when `AUTH=none` was said on purpose."""
+    upstream_url: str
+    """Empty: the built-in model `echo` answers."""
+    upstream_key: str
+    model: str
+    redis: RedisSettings
+    postgres: PostgresSettings
+    expiration_seconds: int
+    queue_limit: int
+    """Entries in the queue at which new work is refused."""
+    body_limit_bytes: int
+    drain_seconds: float
+    """How long running turns may go on after SIGTERM before they are closed as incomplete."""
+    log_level: str
+
+
+def read_settings(environment: Environment) -> Settings:
+    """Read and check everything; raises SettingsError with all that is wrong."""
+    api_key = environment.text("API_KEY")
+    auth = environment.choice("AUTH", "key", ("key", "none"))
+    if auth == "key" and not api_key:
+        environment.errors.append("API_KEY is missing: set the key that clients must send, or AUTH=none to ask for none")
+    if auth == "none" and api_key:
+        environment.errors.append("API_KEY and AUTH=none are both set: set one of them")
+    upstream_key = environment.text("OPENAI_API_KEY")
+    upstream_url = environment.text("OPENAI_BASE_URL", OPENAI_URL if upstream_key else "").rstrip("/")
+    if upstream_url and not upstream_url.startswith(("http://", "https://")):
+        environment.errors.append(f"OPENAI_BASE_URL={upstream_url!r} must start with http:// or https://")
+    settings = Settings(
+        host=environment.text("HOST", "0.0.0.0"),  # noqa: S104 - a server in a pod listens on every address
+        port=environment.port("PORT", 4000),
+        metrics_port=environment.port("METRICS_PORT", 9090),
+        api_key=api_key,
+        upstream_url=upstream_url,
+        upstream_key=upstream_key,
+        model=environment.text("MODEL", "gpt-4o-mini" if upstream_url else ECHO),
+        redis=redis_settings(environment),
+        postgres=postgres_settings(environment),
+        expiration_seconds=expiration_seconds(environment),
+        queue_limit=environment.whole("QUEUE_LIMIT", 1_000_000, 1, 100_000_000),
+        body_limit_bytes=environment.whole("BODY_LIMIT_BYTES", 10 * 1024 * 1024, 1024, 512 * 1024 * 1024),
+        drain_seconds=environment.seconds("DRAIN_SECONDS", 30, 0, 3600),
+        log_level=log_level(environment),
+    )
+    environment.check()
+    return settings

@@ -1,0 +1,196 @@
+"""Builds the output items of one response out of an upstream's deltas, and the events that tell of each step."""
+
+from typing import Any, Protocol
+
+import orjson
+
+from api.ids import new_id
+from api.upstream.exchange import Delta, Finish, Reasoning, Refusal, Text, ToolCall, Usage
+
+Json = dict[str, Any]
+
+
+class Emit(Protocol):
+    def __call__(self, event: bytes, fields: bytes) -> None: ...
+
+
+class _Part:
+    """One open content part of a message or a reasoning item."""
+
+    def __init__(self, kind: str, item_id: str, output_index: int, content_index: int) -> None:
+        self.kind = kind
+        self.pieces: list[str] = []
+        self.head = b'"item_id":"%b","output_index":%d,"content_index":%d,' % (
+            item_id.encode(),
+            output_index,
+            content_index,
+        )
+        match kind:
+            case "output_text":
+                self.event, self.tail = b"response.output_text", b',"logprobs":[]'
+            case "refusal":
+                self.event, self.tail = b"response.refusal", b""
+            case _:
+                self.event, self.tail = b"response.reasoning", b""
+
+    def body(self) -> Json:
+        text = "".join(self.pieces)
+        match self.kind:
+            case "output_text":
+                return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
+            case "refusal":
+                return {"type": "refusal", "refusal": text}
+            case _:
+                return {"type": "reasoning_text", "text": text}
+
+
+class Answer:
+    """The output so far. Text, refusals and reasoning come one after the other; function calls may overlap."""
+
+    def __init__(self, emit: Emit) -> None:
+        self._emit = emit
+        self.items: list[Json] = []
+        self.usage: Usage | None = None
+        self.finish: Finish | None = None
+        self._part: _Part | None = None
+        self._calls: dict[int, tuple[int, list[str]]] = {}
+        self._open: set[int] = set()
+
+    @property
+    def produced(self) -> bool:
+        return bool(self.items)
+
+    def add(self, delta: Delta) -> None:
+        match delta:
+            case Text(text):
+                self._add_content("message", "output_text", text)
+            case Reasoning(text):
+                self._add_content("reasoning", "reasoning_text", text)
+            case Refusal(text):
+                self._add_content("message", "refusal", text)
+            case ToolCall():
+                self._add_call(delta)
+            case Usage():
+                self.usage = delta
+            case Finish():
+                self.finish = delta
+
+    def _add_content(self, item_type: str, kind: str, text: str) -> None:
+        part = self._part
+        if part is None or part.kind != kind:
+            part = self._open_part(item_type, kind)
+        part.pieces.append(text)
+        self._emit(part.event + b".delta", part.head + b'"delta":' + orjson.dumps(text) + part.tail)
+
+    def _open_part(self, item_type: str, kind: str) -> _Part:
+        self._close_part()
+        last = len(self.items) - 1
+        if last not in self._open or self.items[last]["type"] != item_type:
+            self._close_items("completed")
+            last += 1
+            self._open_item(
+                {"id": new_id("msg_"), "type": "message", "status": "in_progress", "role": "assistant", "content": []}
+                if item_type == "message"
+                else {"id": new_id("rs_"), "type": "reasoning", "summary": [], "content": []}
+            )
+        item = self.items[last]
+        self._part = part = _Part(kind, item["id"], last, len(item["content"]))
+        self._emit(b"response.content_part.added", part.head + b'"part":' + orjson.dumps(part.body()))
+        return part
+
+    def _open_item(self, item: Json) -> None:
+        self._open.add(len(self.items))
+        self.items.append(item)
+        self._emit(
+            b"response.output_item.added",
+            b'"output_index":%d,"item":%b' % (len(self.items) - 1, orjson.dumps(item)),
+        )
+
+    def _add_call(self, delta: ToolCall) -> None:
+        if delta.number not in self._calls:
+            self._close_part()
+            self._close_content_items()
+            self._calls[delta.number] = (len(self.items), [])
+            self._open_item(
+                {
+                    "id": new_id("fc_"),
+                    "type": "function_call",
+                    "status": "in_progress",
+                    "call_id": delta.call_id,
+                    "name": delta.name,
+                    "arguments": "",
+                }
+            )
+        index, pieces = self._calls[delta.number]
+        if delta.arguments:
+            pieces.append(delta.arguments)
+            self._emit(
+                b"response.function_call_arguments.delta",
+                b'"item_id":"%b","output_index":%d,"delta":%b'
+                % (self.items[index]["id"].encode(), index, orjson.dumps(delta.arguments)),
+            )
+
+    def _close_part(self) -> None:
+        part, self._part = self._part, None
+        if part is None:
+            return
+        body = part.body()
+        self.items[-1]["content"].append(body)
+        text = body["refusal"] if part.kind == "refusal" else body["text"]
+        field = b"refusal" if part.kind == "refusal" else b"text"
+        self._emit(part.event + b".done", part.head + b'"%b":%b' % (field, orjson.dumps(text)) + part.tail)
+        self._emit(b"response.content_part.done", part.head + b'"part":' + orjson.dumps(body))
+
+    def _close_content_items(self) -> None:
+        calls = {index for index, _ in self._calls.values()}
+        for index in sorted(self._open - calls):
+            self._close_item(index, "completed")
+
+    def _close_items(self, status: str) -> None:
+        for index in sorted(self._open):
+            self._close_item(index, status)
+
+    def _close_item(self, index: int, status: str) -> None:
+        self._open.discard(index)
+        item = self.items[index]
+        if item["type"] == "function_call":
+            pieces = next(pieces for at, pieces in self._calls.values() if at == index)
+            item["arguments"] = "".join(pieces)
+            self._emit(
+                b"response.function_call_arguments.done",
+                b'"item_id":"%b","output_index":%d,"arguments":%b'
+                % (item["id"].encode(), index, orjson.dumps(item["arguments"])),
+            )
+        if item["type"] != "reasoning":
+            item["status"] = status
+        self._emit(b"response.output_item.done", b'"output_index":%d,"item":%b' % (index, orjson.dumps(item)))
+
+    def close(self, *, whole: bool) -> None:
+        """End what is still open; not `whole`: the answer stopped early and says so in its last items."""
+        self._close_part()
+        self._close_items("completed" if whole else "incomplete")
+
+
+def rebuild(events: list[Json]) -> list[Json]:
+    """The output items that the logged events of a dead process tell of; what was open is `incomplete`."""
+    items: list[Json] = []
+    for event in events:
+        match event["type"]:
+            case "response.output_item.added":
+                items.append(event["item"])
+            case "response.content_part.added":
+                items[event["output_index"]]["content"].append(event["part"])
+            case "response.output_text.delta" | "response.reasoning.delta":
+                items[event["output_index"]]["content"][event["content_index"]]["text"] += event["delta"]
+            case "response.refusal.delta":
+                items[event["output_index"]]["content"][event["content_index"]]["refusal"] += event["delta"]
+            case "response.function_call_arguments.delta":
+                items[event["output_index"]]["arguments"] += event["delta"]
+            case "response.output_item.done":
+                items[event["output_index"]] = event["item"]
+            case _:
+                pass
+    for item in items:
+        if item.get("status") == "in_progress":
+            item["status"] = "incomplete"
+    return items

@@ -1,0 +1,64 @@
+"""From a request and its history to the question for the upstream."""
+
+from typing import Any
+
+import orjson
+
+from api import errors, store
+from api.connections import Connections
+from api.ids import new_id
+from api.schemas.responses import CreateResponse
+from api.upstream.exchange import Ask
+from core.store import UNREACHABLE
+
+Json = dict[str, Any]
+
+
+def make_ask(request: CreateResponse, model: str, items: list[Json]) -> Ask:
+    return Ask(
+        model=model,
+        items=items,
+        instructions=request.instructions,
+        tools=request.echoed_tools or None,
+        tool_choice=request.echoed_tool_choice,
+        parallel_tool_calls=request.parallel_tool_calls,
+        max_output_tokens=request.max_output_tokens,
+        temperature=request.temperature,
+        top_p=request.top_p,
+        presence_penalty=request.presence_penalty,
+        frequency_penalty=request.frequency_penalty,
+        top_logprobs=request.top_logprobs,
+        text_format=request.text_format,
+        verbosity=request.verbosity,
+        reasoning_effort=request.reasoning.effort if request.reasoning else None,
+        safety_identifier=request.safety_identifier,
+    )
+
+
+async def resolve_references(
+    connections: Connections, tenant: str, past: list[Json], inputs: list[Json]
+) -> tuple[list[Json], list[Json]]:
+    """Put items in the place of references to them: (everything to ask with, what is new to the conversation).
+
+    What the history has already is not added twice; an item from elsewhere comes in as a copy with an id of its own.
+    Raises ApiError 404 or 503.
+    """
+    known = {item["id"]: item for item in past} if any(item["type"] == "item_reference" for item in inputs) else {}
+    new = []
+    for index, item in enumerate(inputs):
+        if item["type"] != "item_reference":
+            new.append(item)
+        elif item["id"] not in known:
+            named = await _stored(connections, tenant, item["id"])
+            if named is None:
+                raise errors.not_found("item", item["id"], f"input[{index}].id")
+            new.append({**named, "id": new_id(named["id"].partition("_")[0] + "_")})
+    return past + new, new
+
+
+async def _stored(connections: Connections, tenant: str, item_id: str) -> Json | None:
+    try:
+        body = await store.item_by_id(connections.store, tenant, item_id)
+    except UNREACHABLE as error:
+        raise errors.store_unavailable("the item is not in memory and PostgreSQL can't be reached") from error
+    return None if body is None else orjson.loads(body)

@@ -1,0 +1,26 @@
+"""What a turn leaves behind: the entries of the queue and the body for readers."""
+
+from typing import Any
+
+import orjson
+
+from api.history import Ending
+from core.entry import item_tail, response_tail
+
+Json = dict[str, Any]
+
+
+def make_ending(
+    response: str, final: Json, inputs: list[Json], output: list[Json], body: bytes, log: bytes, last_sequence: int
+) -> Ending:
+    """Input and output become items of the conversation, unless nothing was produced: then the response keeps its input.
+
+    `final` is the response without output, `body` with it; every item has an id.
+    """
+    if not output:
+        kept = orjson.dumps(inputs)
+        entry = response_tail(response, 0, 0, orjson.dumps({**final, "input": orjson.Fragment(kept)}))
+        return Ending(final["status"], body, entry, [], log, last_sequence, len(inputs), kept)
+    items = [item_tail(item["id"], response, orjson.dumps(item)) for item in (*inputs, *output)]
+    entry = response_tail(response, len(inputs), len(output), orjson.dumps(final))
+    return Ending(final["status"], body, entry, items, log, last_sequence, len(inputs), b"")

@@ -1,0 +1,25 @@
+"""The bytes of a stream: one server-sent event per frame, numbered, `event:` equal to the `type` in its data."""
+
+from collections.abc import Iterator
+
+import orjson
+
+DONE = b"data: [DONE]\n\n"
+KEEPALIVE = b": keep-alive\n\n"
+
+
+def frame(event: bytes, sequence: int, fields: bytes) -> bytes:
+    """`fields` is the inside of a JSON object, without its braces."""
+    return b'event: %b\ndata: {"type":"%b","sequence_number":%d,%b}\n\n' % (event, event, sequence, fields)
+
+
+def split(log: bytes) -> Iterator[bytes]:
+    """The frames of a logged blob, as they were sent."""
+    for text in log.split(b"\n\n")[:-1]:
+        yield text + b"\n\n"
+
+
+def payload(one_frame: bytes) -> dict[str, object]:
+    """The JSON object of a frame of ours."""
+    parsed: dict[str, object] = orjson.loads(one_frame[one_frame.index(b"\ndata: ") + 7 : -2])
+    return parsed

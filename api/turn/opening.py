@@ -1,0 +1,89 @@
+"""The first step of a turn: begin, and whatever must be mended before it succeeds."""
+
+import asyncio
+import secrets
+from dataclasses import dataclass
+from typing import NoReturn
+
+from api import errors, history, store
+from api.connections import Connections
+from api.history import Begun, Opening, Refused
+from api.loading import rebuild
+from api.turn.orphans import close_orphan
+from core.store import UNREACHABLE
+
+# Begin is tried again after a load or after closing an orphan; longer than this nobody should wait for it.
+OPEN_SECONDS = 8.0
+
+
+@dataclass(frozen=True, slots=True)
+class Replay(Exception):  # noqa: N818 - not an error: this response exists already and is given instead
+    """The Idempotency-Key was used with the same body before."""
+
+    response: str
+
+
+def new_token() -> str:
+    return secrets.token_hex(16)
+
+
+async def open_turn(connections: Connections, opening: Opening) -> Begun:
+    """Take the conversation's lock and read its history. Raises ApiError, or Replay for a repeated Idempotency-Key."""
+    previous_thread, previous_end = "", None
+    try:
+        async with asyncio.timeout(OPEN_SECONDS):
+            while True:
+                outcome = await history.begin(
+                    connections.redis, opening, connections.settings.queue_limit, previous_thread, previous_end
+                )
+                if isinstance(outcome, Begun):
+                    return outcome
+                match outcome.reason:
+                    case "cold":
+                        param = "conversation" if opening.conversation else "previous_response_id"
+                        await rebuild(connections, opening.tenant, outcome.detail, param)
+                    case "response_cold":
+                        previous_thread, previous_end = await _stored_end(connections, opening)
+                    case "expired":
+                        await close_orphan(connections, opening.tenant, outcome.detail)
+                    case _:
+                        _refuse(opening, outcome)
+    except TimeoutError as error:
+        raise errors.store_unavailable("the conversation could not be loaded in time") from error
+
+
+async def _stored_end(connections: Connections, opening: Opening) -> tuple[str, int]:
+    """Thread and last position of a previous response that only PostgreSQL knows."""
+    previous = opening.previous_response
+    try:
+        known = await store.response_span(connections.store, opening.tenant, previous)
+    except UNREACHABLE as error:
+        raise errors.store_unavailable("the previous response is not in memory and PostgreSQL can't be reached") from error
+    if known is None:
+        raise errors.not_found("response", previous, "previous_response_id")
+    if known.end is None:
+        raise errors.previous_response_empty(previous)
+    return known.conversation, known.end
+
+
+def _refuse(opening: Opening, refused: Refused) -> NoReturn:
+    previous = opening.previous_response
+    match refused.reason:
+        case "gone" if opening.conversation:
+            raise errors.not_found("conversation", opening.conversation, "conversation")
+        case "gone" | "response_gone":
+            raise errors.not_found("response", previous, "previous_response_id")
+        case "response_running":
+            raise errors.previous_response_running(previous)
+        case "response_empty":
+            raise errors.previous_response_empty(previous)
+        case "locked":
+            raise errors.conversation_locked(opening.conversation, refused.detail)
+        case "queue_full":
+            raise errors.queue_full()
+        case "idempotency_key_reused":
+            raise errors.idempotency_key_reused()
+        case "replay":
+            raise Replay(refused.detail)
+        case reason:
+            raise AssertionError(f"begin answered {reason}")

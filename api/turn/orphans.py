@@ -1,0 +1,65 @@
+"""Closing the responses of dead pods, so that none stays in progress and no client waits for ever."""
+
+import asyncio
+import logging
+import secrets
+import time
+
+import orjson
+from redis.exceptions import RedisError
+
+from api import history
+from api.connections import Connections
+from api.history import Ending
+from api.turn.answer import rebuild
+from api.turn.body import Verdict, conclude, with_output
+from api.turn.ending import make_ending
+from api.turn.events import frame, payload, split
+
+log = logging.getLogger(__name__)
+
+SWEEP_SECONDS = 1.0
+SWEEP_LIMIT = 100
+# Above every number that the dead pod may have sent (running.UNLOGGED_LIMIT), so that no client skips the closing events.
+SEQUENCE_GAP = 10_000
+# After Redis was away every deadline has passed; its holders get the time to renew.
+QUIET_SECONDS = 15.0
+
+INTERRUPTED = Verdict("incomplete", reason="interrupted")
+
+
+async def close_orphan(connections: Connections, tenant: str, response: str) -> None:
+    """End one response whose lock has expired as `incomplete`, with the text that was logged; idempotent."""
+    token = secrets.token_hex(16)
+    orphan = await history.takeover(connections.redis, tenant, response, token)
+    if orphan is None:
+        return
+    request = orjson.loads(orphan.request)
+    frames = [one for blob in orphan.log for one in split(blob)]
+    # A flush that was sent again may overlap the one before it.
+    events = list({event["sequence_number"]: event for event in map(payload, frames)}.values())
+    output = rebuild(events)
+    final = conclude(request["response"], INTERRUPTED, None)
+    sequence = int(str(events[-1]["sequence_number"])) + SEQUENCE_GAP if events else SEQUENCE_GAP
+    body = with_output(final, [orjson.dumps(item) for item in output])
+    closing = frame(b"response.incomplete", sequence, b'"response":' + body) if request["stream"] else b""
+    inputs = [item for item in request["input"] if item["type"] != "item_reference"]
+    ending: Ending = make_ending(response, final, inputs, output, body, closing, sequence)
+    outcome = await history.finish(connections.redis, tenant, orphan.thread, response, token, ending)
+    log.warning("response of a dead process closed", extra={"response": response, "tenant": tenant, "outcome": outcome})
+
+
+async def sweep(connections: Connections) -> None:
+    """Once a second, for as long as the process lives: close what expired."""
+    quiet_until = 0.0
+    while True:
+        await asyncio.sleep(SWEEP_SECONDS)
+        try:
+            if time.monotonic() < quiet_until:
+                await connections.redis.ping()
+                continue
+            for tenant, response in await history.expired(connections.redis, SWEEP_LIMIT):
+                if response not in connections.running:
+                    await close_orphan(connections, tenant, response)
+        except RedisError:
+            quiet_until = time.monotonic() + QUIET_SECONDS

@@ -1,0 +1,56 @@
+"""The heartbeat of this process's turns: log their events, renew their locks, hear of cancels. One task for all."""
+
+import asyncio
+import logging
+import time
+
+from redis.exceptions import RedisError
+
+from api import history
+from api.connections import Connections
+from api.turn.running import Turn
+
+log = logging.getLogger(__name__)
+
+# Looked at twice as often as events must be logged (100 ms).
+BEAT_SECONDS = 0.05
+QUIET_RENEWAL_SECONDS = 1.0
+
+
+async def pulse(connections: Connections) -> None:
+    """Runs for as long as the process lives."""
+    while True:
+        await asyncio.sleep(BEAT_SECONDS)
+        due = [turn for turn in connections.running.values() if _due(turn)]
+        if due:
+            try:
+                await _flush(connections, due)
+            except RedisError as error:
+                # Turns go on within their unlogged limit; the next beat tries again.
+                log.warning("flush failed", extra={"turns": len(due), "error": type(error).__name__})
+
+
+def _due(turn: Turn) -> bool:
+    age = time.monotonic() - turn.renewed_at
+    return age >= QUIET_RENEWAL_SECONDS or (turn.sequence > turn.logged and age >= BEAT_SECONDS)
+
+
+async def _flush(connections: Connections, due: list[Turn]) -> None:
+    """One round trip for all that are due."""
+    now = time.monotonic()
+    flushes = [
+        history.Flush(turn.tenant, turn.thread, turn.response, turn.token, turn.unlogged(), turn.sequence - 1)
+        for turn in due
+    ]
+    outcomes = await history.flush(connections.redis, flushes)
+    for turn, flushed, outcome in zip(due, flushes, outcomes, strict=True):
+        match outcome:
+            case "ok":
+                turn.renewed_at = now
+                turn.mark_logged(flushed.last_sequence + 1)
+            case "cancel":
+                turn.interrupt("cancelled")
+            case _ if turn.response in connections.running:
+                turn.interrupt(outcome)
+            case _:
+                pass  # it finished while this flush was under way

@@ -1,0 +1,101 @@
+"""One turn that runs in this process: its events, those who follow them, and how it is interrupted."""
+
+import asyncio
+import time
+from typing import Literal
+
+from api.turn.events import frame
+
+# Frames kept beyond the logged ones for readers who are a little behind; a slower one reads the log in Redis.
+KEPT_FRAMES = 256
+# A pod sends at most this many events that the log does not have, so that a successor's numbers lie above them.
+UNLOGGED_LIMIT = 1000
+
+Interruption = Literal["cancelled", "lost", "gone", "shutdown"]
+
+
+class Turn:
+    """The state of a running turn. `streamed` turns have events; others only a lock to renew."""
+
+    def __init__(self, tenant: str, response: str, thread: str, token: str, *, streamed: bool) -> None:
+        self.tenant = tenant
+        self.response = response
+        self.thread = thread
+        self.token = token
+        self.streamed = streamed
+        self.task: asyncio.Task[None] | None = None
+        self.interruption: Interruption | None = None
+        self.finishing = False
+        """From here on nothing may interrupt it: its outcome is being written."""
+        self.ended = False
+        self.body: bytes | None = None
+        """The final body, once it is safe to show."""
+        self.failure: Exception | None = None
+        """Why there is no final body, or why a client that does not stream gets an error instead of it."""
+        self.renewed_at = time.monotonic()
+        self.sequence = 0
+        self.logged = 0
+        """How many events Redis has."""
+        self._frames: list[bytes] = []
+        self._dropped = 0
+        self._waiting: list[asyncio.Future[None]] = []
+
+    def emit(self, event: bytes, fields: bytes) -> None:
+        if self.streamed:
+            self._frames.append(frame(event, self.sequence, fields))
+            self.sequence += 1
+
+    def publish(self, ready: bytes) -> None:
+        """Add a frame that was made, and logged, before it may be seen."""
+        self._frames.append(ready)
+        self.sequence += 1
+        self.logged = self.sequence
+
+    def notify(self) -> None:
+        """Wake everybody who waits for events or for the end."""
+        waiting, self._waiting = self._waiting, []
+        for future in waiting:
+            if not future.done():
+                future.set_result(None)
+
+    async def changed(self) -> None:
+        future = asyncio.get_running_loop().create_future()
+        self._waiting.append(future)
+        await future
+
+    def frames_from(self, sequence: int) -> list[bytes] | None:
+        """The frames numbered `sequence` and above; None when they were dropped from memory already."""
+        if sequence < self._dropped:
+            return None
+        return self._frames[sequence - self._dropped :]
+
+    def unlogged(self) -> bytes:
+        return b"".join(self._frames[self.logged - self._dropped :])
+
+    def mark_logged(self, sequence: int) -> None:
+        """Redis has every event below `sequence` now."""
+        self.logged = max(self.logged, sequence)
+        excess = self.logged - self._dropped - KEPT_FRAMES
+        if excess > KEPT_FRAMES:
+            del self._frames[:excess]
+            self._dropped += excess
+        self.notify()
+
+    async def room(self) -> None:
+        """Wait while too many events are not logged yet: Redis is away."""
+        while self.sequence - self.logged > UNLOGGED_LIMIT:
+            await self.changed()
+
+    def interrupt(self, why: Interruption) -> None:
+        """Stop asking the upstream; the turn then ends as `why` demands."""
+        if self.interruption is None and not self.finishing and not self.ended and self.task is not None:
+            self.interruption = why
+            self.task.cancel(why)
+
+    def leave(self) -> None:
+        """Its only client went away."""
+        self.interrupt("cancelled")
+
+    def end(self) -> None:
+        self.ended = True
+        self.notify()

@@ -1,0 +1,66 @@
+"""Turns with `store: false`: they read the history they name and write nothing, so they end when their client leaves."""
+
+from api import errors, history_changes, store
+from api.connections import Connections
+from api.history_changes import HotConversation
+from api.ids import new_id
+from api.loading import rebuild
+from api.reading import hot_or_cold, stored
+from api.schemas.responses import CreateResponse
+from api.turn.body import skeleton
+from api.turn.run import Question, run_unstored
+from api.turn.running import Turn
+
+
+async def start_unstored(connections: Connections, tenant: str, request: CreateResponse) -> Turn:
+    """Raises ApiError 404, 503; a turn without history needs no store at all."""
+    past = await _history(connections, tenant, request)
+    response = new_id("resp_")
+    model = request.model or connections.settings.model
+    turn = Turn(tenant, response, "", "", streamed=request.stream)
+    start = skeleton(request, response, model, request.conversation_id)
+    question = Question(request, start, request.new_items())
+    turn.task = connections.tasks.create_task(run_unstored(connections, turn, question, past))
+    return turn
+
+
+async def _history(connections: Connections, tenant: str, request: CreateResponse) -> list[bytes]:
+    if request.conversation_id:
+        hot = await _hot(connections, tenant, request.conversation_id, "conversation")
+        return [item for _, item in hot.items]
+    previous = request.previous_response_id
+    if not previous:
+        return []
+    thread, end = await _end(connections, tenant, previous)
+    hot = await _hot(connections, tenant, thread, "previous_response_id")
+    return [item for position, item in hot.items if position <= end]
+
+
+async def _end(connections: Connections, tenant: str, previous: str) -> tuple[str, int]:
+    """Thread and last position of the response that is continued."""
+    hot = await hot_or_cold(history_changes.read_response(connections.redis, tenant, previous))
+    if hot == "gone":
+        raise errors.not_found("response", previous, "previous_response_id")
+    if hot != "cold":
+        if hot.body is None:
+            raise errors.previous_response_running(previous)
+        if hot.end is None:
+            raise errors.previous_response_empty(previous)
+        return hot.thread, hot.end
+    span = await stored(store.response_span(connections.store, tenant, previous))
+    if span is None:
+        raise errors.not_found("response", previous, "previous_response_id")
+    if span.end is None:
+        raise errors.previous_response_empty(previous)
+    return span.conversation, span.end
+
+
+async def _hot(connections: Connections, tenant: str, thread: str, param: str) -> HotConversation:
+    while True:
+        hot = await history_changes.read(connections.redis, tenant, thread, items=True)
+        if hot == "gone":
+            raise errors.not_found("conversation", thread, param)
+        if hot != "cold":
+            return hot
+        await rebuild(connections, tenant, thread, param)
+
