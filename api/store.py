@@ -1,0 +1,234 @@
+"""The API's reads of PostgreSQL. Each is one query; items and metadata come as the JSON text that jsonb gives."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    import asyncpg
+
+Items = list[tuple[str, bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredConversation:
+    """A conversation or hidden thread with all that it inherits; `items` are (position, JSON), oldest first."""
+
+    created_at: int
+    metadata: bytes
+    hidden: bool
+    parent: str | None
+    parent_position: int | None
+    last_position: int
+    last_response: str | None
+    items: list[tuple[int, bytes]]
+
+
+@dataclass(frozen=True, slots=True)
+class StoredResponse:
+    """A response's body has no output; `input` and `output` are (id, JSON) in order."""
+
+    conversation: str
+    body: bytes
+    input: Items
+    output: Items
+
+
+@dataclass(frozen=True, slots=True)
+class ConversationRow:
+    created_at: int
+    metadata: bytes
+
+
+# $1 tenant; `wanted` names the thread. A hidden thread that is no fork has no row of its own, only items or responses.
+# The lineage goes from the thread to its parents; of each only what the child has seen counts.
+_THREAD = """
+lineage(id, upto, depth) AS (
+    SELECT wanted.id, 9223372036854775807::bigint, 0 FROM wanted
+  UNION ALL
+    SELECT child.parent, least(child.parent_position, lineage.upto), lineage.depth + 1
+      FROM lineage JOIN conversations child ON child.tenant = $1 AND child.id = lineage.id
+     WHERE child.parent IS NOT NULL
+),
+inherited AS (
+    SELECT items.position, items.item, lineage.depth
+      FROM lineage JOIN items
+        ON items.tenant = $1 AND items.conversation = lineage.id AND items.position <= lineage.upto
+),
+thread AS (
+    SELECT wanted.id,
+           coalesce(row.created_at, (SELECT min(created_at) FROM responses
+                                      WHERE tenant = $1 AND conversation = wanted.id)) AS created_at,
+           coalesce(row.metadata, '{}'::jsonb) AS metadata,
+           coalesce(row.hidden, true) AS hidden,
+           row.parent,
+           row.parent_position,
+           greatest(row.position,
+                    (SELECT max(position) FROM items WHERE tenant = $1 AND conversation = wanted.id),
+                    last.position) AS last_position,
+           last.id AS last_response
+      FROM wanted
+      LEFT JOIN conversations row ON row.tenant = $1 AND row.id = wanted.id
+      LEFT JOIN LATERAL (SELECT id, position FROM responses
+                          WHERE tenant = $1 AND conversation = wanted.id AND position > 0
+                          ORDER BY position DESC LIMIT 1) last ON true
+)"""
+
+_THREAD_COLUMNS = """
+       floor(coalesce(extract(epoch FROM thread.created_at), 0))::bigint AS created_at, thread.metadata, thread.hidden,
+       thread.parent, thread.parent_position, thread.last_position, thread.last_response,
+       ARRAY(SELECT position FROM inherited ORDER BY depth DESC, position) AS positions,
+       ARRAY(SELECT item FROM inherited ORDER BY depth DESC, position) AS items"""
+
+LOAD_CONVERSATION = f"""
+WITH RECURSIVE wanted(id) AS (SELECT $2::text), {_THREAD}
+SELECT {_THREAD_COLUMNS} FROM thread WHERE thread.last_position IS NOT NULL"""  # noqa: S608 - built of constants
+
+LOAD_RESPONSE_THREAD = f"""
+WITH RECURSIVE response AS (
+    SELECT conversation, position, input_count + output_count AS count, body->>'status' AS status
+      FROM responses WHERE tenant = $1 AND id = $2
+),
+wanted(id) AS (SELECT conversation FROM response), {_THREAD}
+SELECT response.conversation, response.status,
+       CASE WHEN response.position > 0 THEN response.position + response.count - 1 END AS last_item,
+       {_THREAD_COLUMNS}
+  FROM response, thread"""  # noqa: S608 - built of constants
+
+RESPONSE_END = """
+SELECT conversation, CASE WHEN position > 0 THEN position + input_count + output_count - 1 END AS last_item
+  FROM responses WHERE tenant = $1 AND id = $2"""
+
+LOAD_RESPONSE = """
+WITH response AS (SELECT * FROM responses WHERE tenant = $1 AND id = $2),
+said AS (
+    SELECT items.id, items.item, items.position, items.position < response.position + response.input_count AS is_input
+      FROM response JOIN items
+        ON items.tenant = $1 AND items.conversation = response.conversation
+       AND items.position >= response.position
+       AND items.position < response.position + response.input_count + response.output_count
+     WHERE response.position > 0
+  UNION ALL
+    SELECT kept.item->>'id', kept.item, kept.position, true
+      FROM response, jsonb_array_elements(response.body->'input') WITH ORDINALITY kept(item, position)
+     WHERE response.position = 0
+)
+SELECT conversation,
+       CASE WHEN position = 0 THEN body - 'input' ELSE body END AS body,
+       ARRAY(SELECT id FROM said WHERE is_input ORDER BY position) AS input_ids,
+       ARRAY(SELECT item FROM said WHERE is_input ORDER BY position) AS input,
+       ARRAY(SELECT id FROM said WHERE NOT is_input ORDER BY position) AS output_ids,
+       ARRAY(SELECT item FROM said WHERE NOT is_input ORDER BY position) AS output
+  FROM response"""
+
+_LIST_ITEMS = """
+WITH anchor AS (SELECT position FROM items WHERE tenant = $1 AND conversation = $2 AND id = $3),
+page AS (
+    SELECT id, item, position FROM items
+     WHERE tenant = $1 AND conversation = $2 AND ($3::text IS NULL OR position {beyond} (SELECT position FROM anchor))
+     ORDER BY position {order} LIMIT $4
+)
+SELECT ($3::text IS NULL OR EXISTS (SELECT FROM anchor)) AS anchored,
+       ARRAY(SELECT id FROM page ORDER BY position {order}) AS ids,
+       ARRAY(SELECT item FROM page ORDER BY position {order}) AS items
+  FROM conversations WHERE tenant = $1 AND id = $2 AND NOT hidden"""
+LIST_ITEMS_ASCENDING = _LIST_ITEMS.format(beyond=">", order="ASC")
+LIST_ITEMS_DESCENDING = _LIST_ITEMS.format(beyond="<", order="DESC")
+
+FIND_ITEM = """
+SELECT item FROM items JOIN conversations ON conversations.tenant = $1 AND conversations.id = $2 AND NOT hidden
+ WHERE items.tenant = $1 AND items.id = $3 AND conversation = $2"""
+
+ITEM_BY_ID = "SELECT item FROM items WHERE tenant = $1 AND id = $2"
+
+CONVERSATION_ROW = """
+SELECT floor(extract(epoch FROM created_at))::bigint AS created_at, metadata
+  FROM conversations WHERE tenant = $1 AND id = $2 AND NOT hidden"""
+
+
+def _conversation(row: "asyncpg.Record") -> StoredConversation:
+    return StoredConversation(
+        created_at=row["created_at"],
+        metadata=row["metadata"],
+        hidden=row["hidden"],
+        parent=row["parent"],
+        parent_position=row["parent_position"],
+        last_position=row["last_position"] or 0,
+        last_response=row["last_response"],
+        items=list(zip(row["positions"], row["items"], strict=True)),
+    )
+
+
+async def load_conversation(pool: "asyncpg.Pool[Any]", tenant: str, conversation: str) -> StoredConversation | None:
+    """A conversation or hidden thread with its items and those it inherits; None when it is unknown."""
+    row = await pool.fetchrow(LOAD_CONVERSATION, tenant, conversation)
+    return None if row is None else _conversation(row)
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseThread:
+    """`last_item` is the position of the response's last item, None when it left its conversation as it was."""
+
+    conversation: str
+    last_item: int | None
+    status: str
+    thread: StoredConversation
+
+
+async def load_response_thread(pool: "asyncpg.Pool[Any]", tenant: str, response: str) -> ResponseThread | None:
+    """Where a response lives and all of that conversation, in one query."""
+    row = await pool.fetchrow(LOAD_RESPONSE_THREAD, tenant, response)
+    if row is None:
+        return None
+    return ResponseThread(row["conversation"], row["last_item"], row["status"], _conversation(row))
+
+
+async def response_end(pool: "asyncpg.Pool[Any]", tenant: str, response: str) -> tuple[str, int | None] | None:
+    """Conversation of a response and the position of its last item, None for one that left it as it was."""
+    row = await pool.fetchrow(RESPONSE_END, tenant, response)
+    return None if row is None else (row["conversation"], row["last_item"])
+
+
+async def load_response(pool: "asyncpg.Pool[Any]", tenant: str, response: str) -> StoredResponse | None:
+    row = await pool.fetchrow(LOAD_RESPONSE, tenant, response)
+    if row is None:
+        return None
+    return StoredResponse(
+        conversation=row["conversation"],
+        body=row["body"],
+        input=list(zip(row["input_ids"], row["input"], strict=True)),
+        output=list(zip(row["output_ids"], row["output"], strict=True)),
+    )
+
+
+async def list_items(
+    pool: "asyncpg.Pool[Any]", tenant: str, conversation: str, after: str | None, limit: int, descending: bool
+) -> Items | Literal["unknown_cursor"] | None:
+    """One page behind the item `after`; None when the conversation is unknown."""
+    query = LIST_ITEMS_DESCENDING if descending else LIST_ITEMS_ASCENDING
+    row = await pool.fetchrow(query, tenant, conversation, after, limit)
+    if row is None:
+        return None
+    if not row["anchored"]:
+        return "unknown_cursor"
+    return list(zip(row["ids"], row["items"], strict=True))
+
+
+async def find_item(pool: "asyncpg.Pool[Any]", tenant: str, conversation: str, item: str) -> bytes | None:
+    found: bytes | None = await pool.fetchval(FIND_ITEM, tenant, conversation, item)
+    return found
+
+
+async def item_by_id(pool: "asyncpg.Pool[Any]", tenant: str, item: str) -> bytes | None:
+    """An item of any of the tenant's conversations."""
+    found: bytes | None = await pool.fetchval(ITEM_BY_ID, tenant, item)
+    return found
+
+
+async def conversation_row(pool: "asyncpg.Pool[Any]", tenant: str, conversation: str) -> ConversationRow | None:
+    row = await pool.fetchrow(CONVERSATION_ROW, tenant, conversation)
+    return None if row is None else ConversationRow(row["created_at"], row["metadata"])
+
+
+async def ping(pool: "asyncpg.Pool[Any]") -> None:
+    """Raises one of core.store.UNREACHABLE while PostgreSQL does not answer."""
+    await pool.execute("SELECT 1")
