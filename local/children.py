@@ -11,6 +11,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,8 @@ LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 SAME_START_SECONDS = 2.0
 READY_POLL_SECONDS = 0.02
 STALE_STOP_SECONDS = 15.0
+# PostgreSQL's processes notice the death of their first one at once; a new one can't start before they are gone.
+OFFSPRING_SECONDS = 10.0
 
 
 class StartError(Exception):
@@ -60,7 +63,7 @@ class Child:
         offspring = _offspring(self.process.pid)
         self.send(signal.SIGKILL)
         await self.process.wait()
-        await asyncio.to_thread(psutil.wait_procs, offspring, timeout=10)
+        await asyncio.to_thread(_wait_gone, offspring, OFFSPRING_SECONDS)
 
     def last_lines(self, count: int = 5) -> str:
         return "\n".join(self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-count:])
@@ -140,10 +143,9 @@ def end_stale(folder: Path, stop_signals: Mapping[str, signal.Signals]) -> list[
             offspring = _offspring(process.pid)
             with contextlib.suppress(psutil.NoSuchProcess):
                 process.send_signal(stop_signal)
-            _, alive = psutil.wait_procs([process], timeout=STALE_STOP_SECONDS)
-            for each in alive:
-                each.kill()
-            psutil.wait_procs([process, *offspring], timeout=STALE_STOP_SECONDS)
+                if not _wait_gone([process], STALE_STOP_SECONDS):
+                    process.kill()
+            _wait_gone([process, *offspring], OFFSPRING_SECONDS)
             ended.append(name)
         file.unlink(missing_ok=True)
     return ended
@@ -154,9 +156,26 @@ def _recorded(file: Path) -> psutil.Process | None:
         record = json.loads(file.read_text(encoding="utf-8"))
         process = psutil.Process(record["pid"])
         same = abs(process.create_time() - record["started"]) < SAME_START_SECONDS
-        return process if same and process.status() != psutil.STATUS_ZOMBIE else None
+        return process if same and _runs(process) else None
     except (OSError, ValueError, psutil.NoSuchProcess):
         return None  # never written, cut off in the middle of writing, or ended by itself
+
+
+def _runs(process: psutil.Process) -> bool:
+    """A zombie has ended; how soon a process that is not our child gets collected is init's affair."""
+    try:
+        return bool(process.status() != psutil.STATUS_ZOMBIE)
+    except psutil.NoSuchProcess:
+        return False
+
+
+def _wait_gone(processes: Sequence[psutil.Process], timeout_seconds: float) -> bool:
+    end = time.monotonic() + timeout_seconds
+    while any(map(_runs, processes)):
+        if time.monotonic() > end:
+            return False
+        time.sleep(READY_POLL_SECONDS)
+    return True
 
 
 def _offspring(pid: int) -> list[psutil.Process]:

@@ -1,0 +1,48 @@
+"""Our own two processes, started as in production: by their modules, with everything they need in the environment."""
+
+import asyncio
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from local.children import HOST, Child, StartError, spawn, wait_ready
+
+ROOT = Path(__file__).parent.parent
+START_TIMEOUT_SECONDS = 30.0
+# A request for a status page on the same machine.
+STATUS_TIMEOUT_SECONDS = 5.0
+
+
+async def start_module(
+    module: str, environment: Mapping[str, str], logs: Path, ready_port: int, name: str | None = None
+) -> Child:
+    """Run `python -m MODULE` and wait until its /readyz answers 200 at `ready_port`."""
+    command = [sys.executable, "-m", module]
+    child = await spawn(name or module, command, logs, environment=environment, cwd=ROOT)
+
+    async def ready(_: Child) -> bool:
+        return await status(ready_port, "/readyz") == 200
+
+    return await wait_ready(child, ready, START_TIMEOUT_SECONDS)
+
+
+async def migrate(environment: Mapping[str, str], logs: Path) -> None:
+    child = await spawn("migrate", [sys.executable, "-m", "worker", "migrate"], logs, environment=environment, cwd=ROOT)
+    result = await child.process.wait()
+    if result != 0:
+        raise StartError(f"the migration ended with status {result}; the end of {child.log}:\n{child.last_lines()}")
+
+
+async def status(port: int, path: str) -> int:
+    """The status that this path answers with, 0 when nobody answers."""
+    try:
+        async with asyncio.timeout(STATUS_TIMEOUT_SECONDS):
+            reader, writer = await asyncio.open_connection(HOST, port)
+            try:
+                writer.write(f"GET {path} HTTP/1.1\r\nHost: {HOST}\r\nConnection: close\r\n\r\n".encode())
+                words = (await reader.readline()).split()
+            finally:
+                writer.close()
+    except (OSError, TimeoutError):
+        return 0
+    return int(words[1]) if len(words) > 1 else 0
