@@ -1,0 +1,67 @@
+# The one interface to this project, for people and for CI. Needs Python >= 3.11 and make; all else comes from the locks.
+# `make` alone lists the verbs.
+
+SHELL := /bin/sh
+.DEFAULT_GOAL := help
+PYTHON ?= $(shell for python in python3 python python3.14 python3.13 python3.12 python3.11; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
+VENV := .venv
+BIN := $(VENV)/bin
+
+.PHONY: help run chat test check lock bench clean venv environment-local environment-test
+
+help: ## list the verbs
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+run: environment-local ## start everything on this machine: API, worker, Valkey, PostgreSQL (data in .data/)
+	@$(BIN)/python -m local
+
+chat: environment-local ## chat in the terminal with what `make run` started; CONVERSATION=conv_... continues one
+	@$(BIN)/python examples/chat.py $(if $(CONVERSATION),--conversation $(CONVERSATION))
+
+test: environment-test ## run all tests; TESTS="tests/test_x.py -k name" chooses
+	$(BIN)/python -m pytest $(TESTS)
+
+check: environment-test ## format, lint, types, locks without hosts
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	@! grep -n '://' requirements/*.txt || { echo 'a lock names a host'; exit 1; }
+
+lock: venv ## pin what pyproject.toml asks for in requirements/*.txt; keeps pins that still fit
+	@$(BIN)/python -m pip install --quiet uv
+	$(call lock,api,--extra api)
+	$(call lock,worker,--extra worker)
+	$(call lock,local,--extra api --extra worker --extra local)
+	$(call lock,test,--extra api --extra worker --extra local --extra test)
+
+bench: environment-test ## measure turns/s and items/s beside bare yardsticks (docs/benchmarks.md)
+	@$(BIN)/python -m bench
+
+clean: ## remove the virtual environment and caches; keeps .data/, which holds your conversations
+	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+define lock
+	$(BIN)/uv pip compile pyproject.toml $(2) --python-version 3.11 --universal --generate-hashes --no-annotate \
+		--no-emit-index-url --quiet -o requirements/$(1).txt
+endef
+
+# The virtual environment remembers the lock that it was last made from, so only a change of the lock costs time.
+define install
+	@cmp -s requirements/$(1).txt $(VENV)/$(1).lock || { \
+		echo 'installing requirements/$(1).txt into $(VENV) ...' && \
+		$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/$(1).txt && \
+		cp requirements/$(1).txt $(VENV)/$(1).lock; }
+endef
+
+environment-local: venv
+	$(call install,local)
+
+environment-test: venv
+	$(call install,test)
+
+venv:
+	@test -n '$(PYTHON)' || { echo 'no Python >= 3.11 found; name it: make PYTHON=/path/to/python3'; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv --clear $(VENV) || { rm -rf $(VENV); \
+		echo 'no virtual environment: on Debian and Ubuntu, apt install python3-venv'; exit 1; }
