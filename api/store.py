@@ -83,19 +83,9 @@ LOAD_CONVERSATION = f"""
 WITH RECURSIVE wanted(id) AS (SELECT $2::text), {_THREAD}
 SELECT {_THREAD_COLUMNS} FROM thread WHERE thread.last_position IS NOT NULL"""  # noqa: S608 - built of constants
 
-LOAD_RESPONSE_THREAD = f"""
-WITH RECURSIVE response AS (
-    SELECT conversation, position, input_count + output_count AS count, body->>'status' AS status
-      FROM responses WHERE tenant = $1 AND id = $2
-),
-wanted(id) AS (SELECT conversation FROM response), {_THREAD}
-SELECT response.conversation, response.status,
-       CASE WHEN response.position > 0 THEN response.position + response.count - 1 END AS last_item,
-       {_THREAD_COLUMNS}
-  FROM response, thread"""  # noqa: S608 - built of constants
-
-RESPONSE_END = """
-SELECT conversation, CASE WHEN position > 0 THEN position + input_count + output_count - 1 END AS last_item
+RESPONSE_SPAN = """
+SELECT conversation, nullif(position, 0) AS first,
+       CASE WHEN position > 0 THEN position + input_count + output_count - 1 END AS end
   FROM responses WHERE tenant = $1 AND id = $2"""
 
 LOAD_RESPONSE = """
@@ -165,27 +155,17 @@ async def load_conversation(pool: "asyncpg.Pool[Any]", tenant: str, conversation
 
 
 @dataclass(frozen=True, slots=True)
-class ResponseThread:
-    """`last_item` is the position of the response's last item, None when it left its conversation as it was."""
+class ResponseSpan:
+    """Where a response's items stand in its conversation; no positions when it left the conversation as it was."""
 
     conversation: str
-    last_item: int | None
-    status: str
-    thread: StoredConversation
+    first: int | None
+    end: int | None
 
 
-async def load_response_thread(pool: "asyncpg.Pool[Any]", tenant: str, response: str) -> ResponseThread | None:
-    """Where a response lives and all of that conversation, in one query."""
-    row = await pool.fetchrow(LOAD_RESPONSE_THREAD, tenant, response)
-    if row is None:
-        return None
-    return ResponseThread(row["conversation"], row["last_item"], row["status"], _conversation(row))
-
-
-async def response_end(pool: "asyncpg.Pool[Any]", tenant: str, response: str) -> tuple[str, int | None] | None:
-    """Conversation of a response and the position of its last item, None for one that left it as it was."""
-    row = await pool.fetchrow(RESPONSE_END, tenant, response)
-    return None if row is None else (row["conversation"], row["last_item"])
+async def response_span(pool: "asyncpg.Pool[Any]", tenant: str, response: str) -> ResponseSpan | None:
+    row = await pool.fetchrow(RESPONSE_SPAN, tenant, response)
+    return None if row is None else ResponseSpan(row["conversation"], row["first"], row["end"])
 
 
 async def load_response(pool: "asyncpg.Pool[Any]", tenant: str, response: str) -> StoredResponse | None:

@@ -9,11 +9,10 @@ if not state[2] or redis.call('LLEN', list) ~= tonumber(state[2]) then
   return {'cold'}
 end
 if state[3] then return {'locked', state[3]} end
-local needle = '"id":"' .. item .. '"'
 local found = false
 for _, element in ipairs(redis.call('LRANGE', list, 0, -1)) do
-  -- The API writes an item's own id first; the JSON decoder settles the rare text that looks like one.
-  if string.find(element, needle, 1, true) and cjson.decode(string.match(element, '^%d+ (.*)$')).id == item then
+  -- Items may speak of each other's ids; the JSON decoder settles it.
+  if string.find(element, item, 1, true) and cjson.decode(string.match(element, '^%d+ (.*)$')).id == item then
     found = element
     break
   end

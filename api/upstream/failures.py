@@ -1,0 +1,121 @@
+"""What a provider's failure means for our client: which status and code, and whether another attempt may help."""
+
+import re
+import time
+from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
+from typing import Any
+
+import orjson
+
+from api.upstream.exchange import UpstreamError
+
+MESSAGE_CHARACTERS = 300
+# 409 is OpenAI's "another request holds this resource"; the others are what RFC 9110 calls temporary.
+PASSING = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
+TOO_LONG_CODES = frozenset({"context_length_exceeded", "exceed_context_size_error"})
+TOO_LONG_WORDS = re.compile(r"context (length|size|window)|maximum context|prompt is too long", re.IGNORECASE)
+
+
+class PassingError(UpstreamError):
+    """A failure that another attempt may not meet."""
+
+
+def refused(status: int, body: bytes, headers: Mapping[str, str], key: str) -> UpstreamError:
+    """The failure behind an HTTP status other than 200."""
+    try:
+        answer = orjson.loads(body)
+    except orjson.JSONDecodeError:
+        answer = None  # HTML of a proxy, or plain text: nothing for a client's eyes
+    return failure(status, told(answer), key, _retry_after_seconds(headers))
+
+
+def told(answer: Any) -> Any:  # noqa: ANN401 - JSON of any shape
+    """The error in a provider's JSON: an object or a text; None when there is none."""
+    if not isinstance(answer, dict):
+        return None
+    if answer.get("object") == "error":
+        return answer
+    return answer.get("error") or answer.get("detail") or (answer if "message" in answer else None)
+
+
+def failure_in_answer(error: Any, key: str) -> UpstreamError:  # noqa: ANN401 - JSON of any shape
+    """The failure that came after HTTP 200; its `code` is often the status that came too late."""
+    code = error.get("code") if isinstance(error, dict) else None
+    if isinstance(code, str) and code.isdecimal():
+        code = int(code)
+    return failure(code if isinstance(code, int) and 400 <= code < 600 else 500, error, key)
+
+
+def failure(status: int, error: Any, key: str, retry_after_seconds: float | None = None) -> UpstreamError:  # noqa: ANN401
+    kind = PassingError if status in PASSING else UpstreamError
+    match status:
+        case 429:
+            if _codes(error) & {"insufficient_quota"}:
+                kind = UpstreamError  # no wait brings money
+            message = "the model provider's rate limit is reached"
+            return kind(429, "rate_limit_exceeded", message, retry_after_seconds=retry_after_seconds)
+        case 400 | 404 | 413 | 422:
+            message = _message(error, key)
+            too_long = _codes(error) & TOO_LONG_CODES or TOO_LONG_WORDS.search(message)
+            code = "context_length_exceeded" if too_long else "upstream_rejected"
+            return UpstreamError(400, code, message or f"the model provider refused the request with HTTP {status}")
+        case 401 | 403:
+            return UpstreamError(502, "upstream_auth", "the model provider refused this server's credentials")
+        case 408 | 504:
+            return kind(504, "upstream_timeout", f"the model provider timed out (HTTP {status})")
+        case _:
+            message = f"the model provider failed (HTTP {status})"
+            return kind(502, "upstream_error", message, retry_after_seconds=retry_after_seconds)
+
+
+def unreachable(error: Exception) -> UpstreamError:
+    """The class alone tells what happened; the text may hold addresses that are none of the client's business."""
+    return PassingError(502, "upstream_error", f"the model provider can't be reached ({error.__class__.__name__})")
+
+
+def unreadable(what: str) -> UpstreamError:
+    return UpstreamError(502, "upstream_error", f"the model provider sent {what}")
+
+
+def timed_out(what: str) -> UpstreamError:
+    return PassingError(504, "upstream_timeout", f"the model provider timed out {what}")
+
+
+def cut() -> UpstreamError:
+    return PassingError(502, "upstream_cut", "the model provider ended the answer in the middle")
+
+
+def _message(error: Any, key: str) -> str:  # noqa: ANN401 - JSON of any shape
+    text = error.get("message") if isinstance(error, dict) else error
+    if isinstance(text, list):
+        # FastAPI's `detail`: a list of what is wrong
+        text = "; ".join(str(part["msg"]) for part in text if isinstance(part, dict) and "msg" in part)
+    if not isinstance(text, str) or "<html" in text.lower() or "<!doctype" in text.lower():
+        return ""
+    text = " ".join(text.split())
+    if key:
+        text = text.replace(key, "***")
+    return text if len(text) <= MESSAGE_CHARACTERS else text[: MESSAGE_CHARACTERS - 1] + "…"
+
+
+def _codes(error: Any) -> set[str]:  # noqa: ANN401 - JSON of any shape
+    return {str(error.get(name)) for name in ("code", "type")} if isinstance(error, dict) else set()
+
+
+def _retry_after_seconds(headers: Mapping[str, str]) -> float | None:
+    """`retry-after-ms` (Azure, OpenAI) is finer than `retry-after`, which is seconds or a date."""
+    if milliseconds := _number(headers.get("retry-after-ms", "")):
+        return milliseconds / 1000
+    value = headers.get("retry-after", "")
+    seconds = _number(value)
+    if seconds is not None or not value:
+        return seconds
+    try:
+        return max(0.0, parsedate_to_datetime(value).timestamp() - time.time())
+    except ValueError:
+        return None
+
+
+def _number(text: str) -> float | None:
+    return float(text) if re.fullmatch(r"\d{1,9}(\.\d{1,9})?", text) else None

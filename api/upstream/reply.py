@@ -1,0 +1,217 @@
+"""A provider's answer, whole or in chunks, read into deltas whatever its dialect."""
+
+from typing import Any
+
+import orjson
+
+from api.ids import new_id
+from api.upstream.estimate import estimated_usage
+from api.upstream.exchange import Ask, Delta, Finish, Json, Reasoning, Refusal, Text, ToolCall, UpstreamError, Usage
+from api.upstream.failures import cut, failure_in_answer, told, unreadable
+
+# Everything else that ends an answer ("stop", "eos", "end_turn", …) is a stop.
+REASONS = {
+    "length": Finish("length"),
+    "max_tokens": Finish("length"),
+    "model_length": Finish("length"),
+    "content_filter": Finish("content_filter"),
+    "safety": Finish("content_filter"),
+    "tool_calls": Finish("tool_calls"),
+    "function_call": Finish("tool_calls"),
+}
+BROKEN_OFF = frozenset({"error", "abort", "insufficient_system_resource"})
+SHAPE_ERRORS = (AttributeError, IndexError, KeyError, TypeError, ValueError)
+
+
+class _Call:
+    """One function call, of which pieces come."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.index: Any = None
+        self.provider_id = ""
+        self.call_id = ""
+        self.name = ""
+        self.told = False
+        self.arguments = False
+        self.held = ""
+
+
+class Reply:
+    """Feed it payloads in order; then `ending` tells how it ended.
+
+    `failure` is what the provider told in the middle; whatever was read before it counts.
+    """
+
+    def __init__(self, ask: Ask, key: str) -> None:
+        self._ask = ask
+        self._key = key
+        self._calls: list[_Call] = []
+        self._usage: Usage | None = None
+        self._characters = 0
+        self.finish: Finish | None = None
+        self.done = False
+        self.failure: UpstreamError | None = None
+
+    def read(self, payloads: list[bytes]) -> list[Delta]:
+        """What chunks brought; stops at the first failure and at [DONE]."""
+        deltas: list[Delta] = []
+        for payload in payloads:
+            try:
+                chunk = orjson.loads(payload)
+            except orjson.JSONDecodeError:
+                text = payload.strip()
+                if text == b"[DONE]":
+                    self.done = True
+                elif text:
+                    self.failure = unreadable("a chunk that is not JSON")
+                else:
+                    continue
+                break
+            try:
+                self._read_chunk(chunk, deltas)
+            except SHAPE_ERRORS:
+                self.failure = unreadable("a chunk of an unknown shape")
+            if self.failure is not None:
+                break
+        return deltas
+
+    def read_whole(self, body: bytes) -> list[Delta]:
+        """An answer that is one JSON document."""
+        deltas = self.read([body])
+        if self.failure is None and not self.done:
+            self.done = True
+            if self.finish is None and not self._started:
+                self.failure = unreadable("an answer without choices")
+        return deltas
+
+    def ending(self) -> list[Delta]:
+        """The last deltas, once the provider ended; raises what it told or that it was cut."""
+        if self.failure is not None:
+            raise self.failure
+        if self.finish is None and not (self.done and self._started):
+            raise cut()
+        last: list[Delta] = []
+        for call in self._calls:
+            if not call.told:
+                raise unreadable("a function call without a name")
+            if not call.arguments:
+                last.append(ToolCall(call.number, call.call_id, call.name, "{}"))
+        last.append(self._usage or estimated_usage(self._ask, self._characters))
+        finish = self.finish or Finish("stop")
+        last.append(Finish("tool_calls") if self._calls and finish.reason == "stop" else finish)
+        return last
+
+    @property
+    def _started(self) -> bool:
+        return bool(self._characters or self._calls)
+
+    def _read_chunk(self, chunk: Any, deltas: list[Delta]) -> None:  # noqa: ANN401 - JSON of any shape
+        if usage := chunk.get("usage"):
+            self._usage = _usage(usage)
+        choices = chunk.get("choices")
+        if not choices or "error" in chunk:
+            if error := told(chunk):
+                self.failure = failure_in_answer(error, self._key)
+                return
+            if not choices:
+                return
+        choice = choices[0]
+        delta = choice.get("delta") or choice.get("message")
+        if delta:
+            self._read_delta(delta, deltas)
+        reason = choice.get("finish_reason")
+        if reason:
+            self._read_reason(reason.lower(), choice)
+
+    def _read_reason(self, reason: str, choice: Json) -> None:
+        if reason in BROKEN_OFF:
+            self.failure = failure_in_answer(choice.get("error") or {}, self._key)
+        elif self.finish is None:
+            self.finish = REASONS.get(reason) or Finish("stop")
+
+    def _read_delta(self, delta: Json, deltas: list[Delta]) -> None:
+        content = delta.get("content")
+        if len(delta) > 1 or content is None:
+            reasoning = delta.get("reasoning_content") or delta.get("reasoning")
+            if reasoning.__class__ is str:
+                self._say(Reasoning(reasoning), deltas)
+        if content.__class__ is str:
+            if content:
+                self._characters += len(content)
+                deltas.append(Text(content))
+        elif content:
+            self._read_parts(content, deltas)
+        if len(delta) > 1 or content is None:
+            if refusal := delta.get("refusal"):
+                self._say(Refusal(refusal), deltas)
+            for piece in delta.get("tool_calls") or ():
+                self._read_call(piece, deltas)
+
+    def _say(self, delta: Text | Reasoning | Refusal, deltas: list[Delta]) -> None:
+        if delta.text:
+            self._characters += len(delta.text)
+            deltas.append(delta)
+
+    def _read_parts(self, parts: list[Any], deltas: list[Delta]) -> None:
+        for part in parts:
+            match part:
+                case str(text) | {"type": "text" | "output_text", "text": str(text)}:
+                    self._say(Text(text), deltas)
+                case {"type": "refusal", "refusal": str(text)}:
+                    self._say(Refusal(text), deltas)
+                case {"type": "thinking", "thinking": list(thoughts)}:
+                    self._say(Reasoning("".join(thought["text"] for thought in thoughts)), deltas)
+                case {"type": "thinking", "thinking": str(text)}:
+                    self._say(Reasoning(text), deltas)
+                case _:
+                    pass
+
+    def _read_call(self, piece: Json, deltas: list[Delta]) -> None:
+        function = piece.get("function") or {}
+        name, provider_id = function.get("name") or "", piece.get("id") or ""
+        arguments = function.get("arguments") or ""
+        if not isinstance(arguments, str):
+            arguments = orjson.dumps(arguments).decode()
+        call = self._call_of(piece.get("index"), provider_id, name)
+        call.provider_id = call.provider_id or provider_id
+        call.name = call.name or name
+        call.arguments = call.arguments or bool(arguments)
+        self._characters += len(arguments)
+        if not call.name:
+            # The first piece that goes out has the name; what comes before it waits.
+            call.held += arguments
+            return
+        if not call.told:
+            call.told = True
+            call.call_id = call.provider_id or new_id("call_")
+            arguments = call.held + arguments
+        elif not arguments:
+            return
+        deltas.append(ToolCall(call.number, call.call_id, call.name, arguments))
+
+    def _call_of(self, index: Any, provider_id: str, name: str) -> _Call:  # noqa: ANN401 - a number, nothing, or junk
+        """The call that a piece belongs to. A name with an id of its own is a new call even under a used index
+        (Gemini and Ollama number every whole call 0); an id without a name is not (vLLM makes one up for each piece)."""
+        for call in reversed(self._calls):
+            same_id = bool(provider_id) and provider_id == call.provider_id
+            if index is None:
+                if same_id or not name:
+                    return call
+            elif call.index == index and (same_id or not (name and provider_id and call.provider_id)):
+                return call
+        call = _Call(len(self._calls))
+        call.index = index
+        self._calls.append(call)
+        return call
+
+
+def _usage(usage: Json) -> Usage:
+    prompt = usage.get("prompt_tokens_details") or {}
+    completion = usage.get("completion_tokens_details") or {}
+    return Usage(
+        usage.get("prompt_tokens") or 0,
+        usage.get("completion_tokens") or 0,
+        prompt.get("cached_tokens") or 0,
+        completion.get("reasoning_tokens") or 0,
+    )
