@@ -1,6 +1,6 @@
 """What a turn and an upstream say to each other: one Ask there, lists of deltas back."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -92,9 +92,9 @@ class UpstreamError(Exception):
 
 class Upstream(Protocol):
     """A model provider. Both ways of asking end with one Usage and one Finish; `stream` yields what each network read
-    brought (a list that is never empty), in order."""
+    brought (a list that is never empty), in order; who leaves early closes it (`contextlib.aclosing`)."""
 
-    def stream(self, ask: Ask) -> AsyncIterator[list[Delta]]: ...
+    def stream(self, ask: Ask) -> AsyncGenerator[list[Delta], None]: ...
 
     async def complete(self, ask: Ask) -> list[Delta]: ...
 

@@ -161,13 +161,15 @@ def _part(part: Json) -> Json:
             if part.get("filename"):
                 file["filename"] = part["filename"]
             return {"type": "file", "file": file}
-        case {"type": "input_file"}:
-            raise _unsupported("a file can be sent to this model only as file_data, not by file_url or file_id")
-        case {"type": "input_image"}:
-            raise _unsupported("an image can be sent to this model only by image_url, not by file_id")
         case _:
-            raise _unsupported(f"content of the type {part['type']!r} can't be sent to this model")
+            raise UpstreamError(400, "unsupported_content", _why_not(part["type"]), param="input")
 
 
-def _unsupported(message: str) -> UpstreamError:
-    return UpstreamError(400, "unsupported_content", message, param="input")
+def _why_not(kind: str) -> str:
+    match kind:
+        case "input_file":
+            return "a file can be sent to this model only as file_data, not by file_url or file_id"
+        case "input_image":
+            return "an image can be sent to this model only by image_url, not by file_id"
+        case _:
+            return f"content of the type {kind!r} can't be sent to this model"

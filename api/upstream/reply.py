@@ -26,9 +26,9 @@ SHAPE_ERRORS = (AttributeError, IndexError, KeyError, TypeError, ValueError)
 class _Call:
     """One function call, of which pieces come."""
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, index: Any) -> None:  # noqa: ANN401 - what the provider counts with, or nothing
         self.number = number
-        self.index: Any = None
+        self.index = index
         self.provider_id = ""
         self.call_id = ""
         self.name = ""
@@ -40,7 +40,8 @@ class _Call:
 class Reply:
     """Feed it payloads in order; then `ending` tells how it ended.
 
-    `failure` is what the provider told in the middle; whatever was read before it counts.
+    `done`: the provider said that nothing will follow. `failure`: what it told, or what went wrong, in the middle; what
+    was read before that counts.
     """
 
     def __init__(self, ask: Ask, key: str) -> None:
@@ -76,21 +77,14 @@ class Reply:
                 break
         return deltas
 
-    def read_whole(self, body: bytes) -> list[Delta]:
-        """An answer that is one JSON document."""
-        deltas = self.read([body])
-        if self.failure is None and not self.done:
-            self.done = True
-            if self.finish is None and not self._started:
-                self.failure = unreadable("an answer without choices")
-        return deltas
-
     def ending(self) -> list[Delta]:
         """The last deltas, once the provider ended; raises what it told or that it was cut."""
         if self.failure is not None:
             raise self.failure
-        if self.finish is None and not (self.done and self._started):
+        if self.finish is None and not self.done:
             raise cut()
+        if self.finish is None and not self._characters and not self._calls:
+            raise unreadable("an empty answer")
         last: list[Delta] = []
         for call in self._calls:
             if not call.told:
@@ -101,10 +95,6 @@ class Reply:
         finish = self.finish or Finish("stop")
         last.append(Finish("tool_calls") if self._calls and finish.reason == "stop" else finish)
         return last
-
-    @property
-    def _started(self) -> bool:
-        return bool(self._characters or self._calls)
 
     def _read_chunk(self, chunk: Any, deltas: list[Delta]) -> None:  # noqa: ANN401 - JSON of any shape
         if usage := chunk.get("usage"):
@@ -132,21 +122,23 @@ class Reply:
 
     def _read_delta(self, delta: Json, deltas: list[Delta]) -> None:
         content = delta.get("content")
-        if len(delta) > 1 or content is None:
-            reasoning = delta.get("reasoning_content") or delta.get("reasoning")
-            if reasoning.__class__ is str:
-                self._say(Reasoning(reasoning), deltas)
-        if content.__class__ is str:
+        if isinstance(content, str) and len(delta) == 1:
+            # What nearly every chunk is.
             if content:
                 self._characters += len(content)
                 deltas.append(Text(content))
+            return
+        reasoning = delta.get("reasoning_content") or delta.get("reasoning")
+        if isinstance(reasoning, str):
+            self._say(Reasoning(reasoning), deltas)
+        if isinstance(content, str):
+            self._say(Text(content), deltas)
         elif content:
             self._read_parts(content, deltas)
-        if len(delta) > 1 or content is None:
-            if refusal := delta.get("refusal"):
-                self._say(Refusal(refusal), deltas)
-            for piece in delta.get("tool_calls") or ():
-                self._read_call(piece, deltas)
+        if refusal := delta.get("refusal"):
+            self._say(Refusal(refusal), deltas)
+        for piece in delta.get("tool_calls") or ():
+            self._read_call(piece, deltas)
 
     def _say(self, delta: Text | Reasoning | Refusal, deltas: list[Delta]) -> None:
         if delta.text:
@@ -191,17 +183,22 @@ class Reply:
         deltas.append(ToolCall(call.number, call.call_id, call.name, arguments))
 
     def _call_of(self, index: Any, provider_id: str, name: str) -> _Call:  # noqa: ANN401 - a number, nothing, or junk
-        """The call that a piece belongs to. A name with an id of its own is a new call even under a used index
-        (Gemini and Ollama number every whole call 0); an id without a name is not (vLLM makes one up for each piece)."""
-        for call in reversed(self._calls):
-            same_id = bool(provider_id) and provider_id == call.provider_id
-            if index is None:
-                if same_id or not name:
-                    return call
-            elif call.index == index and (same_id or not (name and provider_id and call.provider_id)):
+        """The call that a piece belongs to.
+
+        A name with an id of its own is a new call even under a used index (Gemini and Ollama number every whole call
+        0); an id without a name is not (vLLM makes one up for each piece).
+        """
+        for call in self._calls:
+            if provider_id and call.provider_id == provider_id and index in (None, call.index):
                 return call
-        call = _Call(len(self._calls))
-        call.index = index
+        if index is None:
+            if self._calls and not name:
+                return self._calls[-1]
+        else:
+            for call in reversed(self._calls):
+                if call.index == index and not (name and provider_id and call.provider_id):
+                    return call
+        call = _Call(len(self._calls), index)
         self._calls.append(call)
         return call
 

@@ -1,12 +1,5 @@
 """Server-sent events out of a byte stream, however the network cut it."""
 
-# No chunk of an answer is anywhere near this; a stream that never ends an event must not fill the memory.
-LIMIT_BYTES = 16 * 1024 * 1024
-
-
-class EventTooLong(Exception):
-    """One event is larger than any answer."""
-
 
 class Decoder:
     """Feed it what the network brings, get the `data` of each event that is whole.
@@ -26,8 +19,6 @@ class Decoder:
             chunk = chunk.removesuffix(b"\r").replace(b"\r\n", b"\n").replace(b"\r", b"\n") + end
         events = chunk.split(b"\n\n")
         self._rest = events.pop()
-        if len(self._rest) > LIMIT_BYTES:
-            raise EventTooLong
         found = []
         for event in events:
             if event.startswith(b"data:") and b"\n" not in event:
@@ -42,5 +33,5 @@ class Decoder:
 
 
 def _data(event: bytes) -> bytes:
-    """The slow way: comments, other fields and data in several lines."""
+    """The slow way: comments, other fields, data in several lines."""
     return b"\n".join(line[5:] for line in event.split(b"\n") if line.startswith(b"data:"))
