@@ -16,10 +16,10 @@ The position is assigned by Redis in the script that enqueues, so the API brings
 A response's position is that of its first item, 0 when it left the conversation as it was (then its body has `input`).
 """
 
-from dataclasses import dataclass
 from enum import StrEnum
+from typing import NamedTuple
 
-VERSION = b"1"
+VERSION = "1"
 NO_RESPONSE = "-"
 
 
@@ -36,8 +36,10 @@ class MalformedEntryError(ValueError):
     """An entry whose header can't be read; it can only become a dead letter."""
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+KINDS = {kind.value: kind for kind in Kind}
+
+
+class Entry(NamedTuple):
     """One parsed entry; `position` is in the conversation's own order, `body` is undecoded JSON."""
 
     tenant: str
@@ -65,10 +67,9 @@ def parse(entry: bytes) -> Entry:
     """Read one entry of the list; raises MalformedEntryError for anything that no version of the API has written."""
     header, separator, body = entry.partition(b"\n")
     words = header.decode("ascii", "replace").split(" ")
-    if not separator or len(words) < 6 or words[0] != VERSION.decode() or not words[3].isdecimal():
+    if not separator or not header.isascii() or len(words) < 6 or words[0] != VERSION or not words[3].isdecimal():
         raise MalformedEntryError(f"unreadable header of {len(header)} bytes")
-    try:
-        kind = Kind(words[4])
-    except ValueError as error:
-        raise MalformedEntryError(f"unknown kind in a header of {len(header)} bytes") from error
+    kind = KINDS.get(words[4])
+    if kind is None:
+        raise MalformedEntryError(f"unknown kind in a header of {len(header)} bytes")
     return Entry(words[1], words[2], int(words[3]), kind, words[5], tuple(words[6:]), body)

@@ -53,6 +53,7 @@ CREATE TABLE dead_letters (
     conversation text,
     kind         text,
     entry_id     text,
+    response     text,
     reason       text        NOT NULL,
     entry        bytea       NOT NULL,
     created_at   timestamptz NOT NULL DEFAULT now()

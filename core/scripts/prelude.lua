@@ -41,3 +41,12 @@ end
 local function written(token)
   return not redis.call('SET', 'wrote:' .. token, '1', 'NX', 'EX', 60)
 end
+
+-- The queue's bookkeeping is made by the script that needs it first, under an epoch that its caller brings: a new one
+-- after every loss of Redis, so that whoever holds an older lease is refused.
+local function queue_epoch(candidate)
+  local epoch = redis.call('HGET', META, 'epoch')
+  if epoch then return epoch end
+  redis.call('HSET', META, 'epoch', candidate, 'floor', '0', 'head', '0', 'next', '0')
+  return candidate
+end
