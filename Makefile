@@ -17,7 +17,7 @@ run: environment-local ## start everything on this machine: API, worker, Valkey,
 	@$(BIN)/python -m local
 
 chat: environment-local ## chat in the terminal with what `make run` started; CONVERSATION=conv_... continues one
-	@$(BIN)/python examples/chat.py $(if $(CONVERSATION),--conversation $(CONVERSATION))
+	@$(BIN)/python -m local.chat $(if $(CONVERSATION),--conversation $(CONVERSATION))
 
 test: environment-test ## run all tests; TESTS="tests/test_x.py -k name" chooses
 	$(BIN)/python -m pytest $(TESTS)

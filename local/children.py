@@ -23,6 +23,7 @@ PR_SET_PDEATHSIG = 1
 LIBC = ctypes.CDLL(None) if sys.platform == "linux" else None
 # The same process was started at the same time; the clock may have been corrected by a little since then.
 SAME_START_SECONDS = 2.0
+LOG_LIMIT_BYTES = 10 * 1024 * 1024  # looked at when a process starts
 READY_POLL_SECONDS = 0.02
 STALE_STOP_SECONDS = 15.0
 # PostgreSQL's processes notice the death of their first one at once; a new one can't start before they are gone.
@@ -83,7 +84,7 @@ async def spawn(
     *,
     environment: Mapping[str, str],
     stop_signal: signal.Signals = signal.SIGTERM,
-    death_signal: signal.Signals = signal.SIGTERM,
+    death_signal: signal.Signals = signal.SIGKILL,
     user: int | None = None,
     cwd: Path | None = None,
 ) -> Child:
@@ -94,6 +95,8 @@ async def spawn(
     """
     folder.mkdir(parents=True, exist_ok=True)
     log = folder / f"{name}.log"
+    if log.exists() and log.stat().st_size > LOG_LIMIT_BYTES:
+        log.replace(log.with_suffix(".log.1"))
     with log.open("ab") as output:
         process = await asyncio.create_subprocess_exec(
             *map(str, command),

@@ -7,10 +7,11 @@ import pwd
 import shutil
 import signal
 import stat
-import subprocess
 from pathlib import Path
 
-from local.children import HOST, Child, spawn, wait_ready
+import psutil
+
+from local.children import HOST, Child, StartError, spawn, wait_ready
 
 # docs/adr/0002-redis-durability.md; the processes refuse to start on anything else.
 VALKEY_SETTINGS = {
@@ -53,9 +54,7 @@ async def start_valkey(folder: Path, logs: Path, port: int) -> Child:
     settings = {**VALKEY_SETTINGS, "dir": str(folder.resolve()), "port": str(port)}
     arguments = [word for name, value in settings.items() for word in (f"--{name}", value)]
     command: list[str | Path] = [VALKEY_SERVER, *arguments]
-    child = await spawn(
-        "valkey", command, logs, environment=PLAIN_ENVIRONMENT, stop_signal=VALKEY_STOP, death_signal=VALKEY_STOP
-    )
+    child = await spawn("valkey", command, logs, environment=PLAIN_ENVIRONMENT, stop_signal=VALKEY_STOP)
 
     async def ready(child: Child) -> bool:
         return await _valkey_answers(port, child.process.pid)
@@ -83,8 +82,8 @@ async def create_database(port: int, name: str, *, exist_ok: bool = False) -> No
     """Make an empty database that the role `chatbot` owns."""
     try:
         await _run("createdb", *_address(port), "--owner", USER, name)
-    except subprocess.CalledProcessError as error:
-        if not (exist_ok and b"already exists" in error.stderr):
+    except StartError as error:
+        if not (exist_ok and "already exists" in str(error)):
             raise
 
 
@@ -116,11 +115,12 @@ async def _make_cluster(folder: Path, logs: Path, user: int | None) -> None:
     command: list[str | Path] = [POSTGRES_BINARIES / "initdb", *options, "-U", SUPERUSER, "-D", new]
     child = await spawn("initdb", command, logs, environment=PLAIN_ENVIRONMENT, user=user, cwd=new)
     if await child.process.wait() != 0:
-        raise RuntimeError(f"initdb failed; the end of {child.log}:\n{child.last_lines(10)}")
+        raise StartError(f"initdb failed; the end of {child.log}:\n{child.last_lines(10)}")
     new.rename(folder)
 
 
 async def _start_cluster(folder: Path, logs: Path, port: int, user: int | None) -> Child:
+    _forget_ended_postmaster(folder)
     settings = {"listen_addresses": HOST, "port": str(port), "unix_socket_directories": ""}
     options = [word for name, value in settings.items() for word in ("-c", f"{name}={value}")]
     command: list[str | Path] = [POSTGRES_BINARIES / "postgres", "-D", folder, *options]
@@ -130,7 +130,7 @@ async def _start_cluster(folder: Path, logs: Path, port: int, user: int | None) 
         logs,
         environment=PLAIN_ENVIRONMENT,
         stop_signal=POSTGRES_STOP,
-        death_signal=POSTGRES_STOP,
+        death_signal=POSTGRES_STOP,  # SIGKILL would leave its other processes to find out by themselves
         user=user,
         cwd=folder,
     )
@@ -145,11 +145,24 @@ async def _start_cluster(folder: Path, logs: Path, port: int, user: int | None) 
     return await wait_ready(child, ready, READY_TIMEOUT_SECONDS)
 
 
+def _forget_ended_postmaster(folder: Path) -> None:
+    """PostgreSQL takes whoever has the number in postmaster.pid now for its predecessor: after a reboot, anybody."""
+    file = folder / "postmaster.pid"
+    try:
+        if str(folder) in psutil.Process(int(file.read_text(encoding="utf-8").splitlines()[0])).cmdline():
+            return
+    except FileNotFoundError:
+        return
+    except (ValueError, IndexError, psutil.NoSuchProcess):
+        pass
+    file.unlink()
+
+
 async def _role_is_missing(port: int) -> bool:
     """A start that was killed between the two steps has made the role already."""
     try:
         await _run("psql", *_address(port), "--no-psqlrc", "--quiet", "--command", f"\\connect - {USER}", SUPERUSER)
-    except subprocess.CalledProcessError:
+    except StartError:
         return True
     return False
 
@@ -162,14 +175,14 @@ async def _run(program: str, *arguments: str) -> None:
     process = await asyncio.create_subprocess_exec(
         str(POSTGRES_BINARIES / program),
         *arguments,
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.DEVNULL,
+        stderr=asyncio.subprocess.PIPE,
         env=PLAIN_ENVIRONMENT,
     )
     _, errors = await process.communicate()
     if process.returncode != 0:
-        raise subprocess.CalledProcessError(process.returncode or 0, program, stderr=errors)
+        raise StartError(f"{program} failed: {errors.decode(errors='replace').strip()}")
 
 
 def _system_user(folder: Path) -> int | None:

@@ -1,6 +1,7 @@
 """Our own two processes, started as in production: by their modules, with everything they need in the environment."""
 
 import asyncio
+import signal
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -8,17 +9,16 @@ from pathlib import Path
 from local.children import HOST, Child, StartError, spawn, wait_ready
 
 ROOT = Path(__file__).parent.parent
+MODULE_STOP = signal.SIGTERM
 START_TIMEOUT_SECONDS = 30.0
 # A request for a status page on the same machine.
 STATUS_TIMEOUT_SECONDS = 5.0
 
 
-async def start_module(
-    module: str, environment: Mapping[str, str], logs: Path, ready_port: int, name: str | None = None
-) -> Child:
+async def start_module(module: str, environment: Mapping[str, str], logs: Path, ready_port: int) -> Child:
     """Run `python -m MODULE` and wait until its /readyz answers 200 at `ready_port`."""
     command = [sys.executable, "-m", module]
-    child = await spawn(name or module, command, logs, environment=environment, cwd=ROOT)
+    child = await spawn(module, command, logs, environment=environment, cwd=ROOT, stop_signal=MODULE_STOP)
 
     async def ready(_: Child) -> bool:
         return await status(ready_port, "/readyz") == 200
@@ -27,7 +27,8 @@ async def start_module(
 
 
 async def migrate(environment: Mapping[str, str], logs: Path) -> None:
-    child = await spawn("migrate", [sys.executable, "-m", "worker", "migrate"], logs, environment=environment, cwd=ROOT)
+    command = [sys.executable, "-m", "worker", "migrate"]
+    child = await spawn("migrate", command, logs, environment=environment, cwd=ROOT, stop_signal=MODULE_STOP)
     result = await child.process.wait()
     if result != 0:
         raise StartError(f"the migration ended with status {result}; the end of {child.log}:\n{child.last_lines()}")
