@@ -6,7 +6,6 @@ A session of its own means that a terminal's Ctrl-C reaches us alone, so the ord
 import asyncio
 import contextlib
 import ctypes
-import json
 import os
 import signal
 import socket
@@ -112,8 +111,8 @@ async def spawn(
             preexec_fn=_tie(death_signal),
         )
     with contextlib.suppress(psutil.NoSuchProcess):
-        record = {"pid": process.pid, "started": psutil.Process(process.pid).create_time()}
-        (folder / f"{name}.pid").write_text(json.dumps(record), encoding="utf-8")
+        started = psutil.Process(process.pid).create_time()
+        (folder / f"{name}.pid").write_text(f"{process.pid} {started}\n", encoding="utf-8")
     return Child(name, process, log, stop_signal)
 
 
@@ -156,9 +155,9 @@ def end_stale(folder: Path, stop_signals: Mapping[str, signal.Signals]) -> list[
 
 def _recorded(file: Path) -> psutil.Process | None:
     try:
-        record = json.loads(file.read_text(encoding="utf-8"))
-        process = psutil.Process(record["pid"])
-        same = abs(process.create_time() - record["started"]) < SAME_START_SECONDS
+        pid, started = file.read_text(encoding="utf-8").split()
+        process = psutil.Process(int(pid))
+        same = abs(process.create_time() - float(started)) < SAME_START_SECONDS
         return process if same and _runs(process) else None
     except (OSError, ValueError, psutil.NoSuchProcess):
         return None  # never written, cut off in the middle of writing, or ended by itself
