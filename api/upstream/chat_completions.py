@@ -85,8 +85,10 @@ class ChatCompletions:
 
     async def _begin(self, body: bytes, ask: Ask) -> tuple[Flow, list[Delta]]:
         """Send the question and wait for the first token: the part that may be tried again."""
+        asked_at = asyncio.get_running_loop().time()
         response = await self._post(body, self._stream_timeout)
-        flow = Flow(response, Reply(ask, self._key), self._timeouts.first_token, self._timeouts.between_tokens)
+        reply = Reply(ask, self._key)
+        flow = Flow(response, reply, asked_at, self._timeouts.first_token, self._timeouts.between_tokens)
         try:
             return flow, await flow.read()
         except BaseException:

@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import time
 
 import aiohttp
 
@@ -19,40 +18,68 @@ class Flow:
     """`read` gives what each network read brought and, last, Usage and Finish; then an empty list."""
 
     def __init__(
-        self, response: aiohttp.ClientResponse, reply: Reply, first_token_seconds: float, between_tokens_seconds: float
+        self,
+        response: aiohttp.ClientResponse,
+        reply: Reply,
+        asked_at: float,
+        first_token_seconds: float,
+        between_tokens_seconds: float,
     ) -> None:
+        """`asked_at` is the loop's time: the first token's clock runs since then."""
         self._response = response
         self._content = response.content
         self._reply = reply
         self._decoder = Decoder()
-        self._patience_seconds = first_token_seconds
-        self._between_tokens_seconds = between_tokens_seconds
-        self._last_delta = time.monotonic()
         self._fresh = True
         self._started = False
         self._over = False
         self._failure: UpstreamError | None = None
+        self._loop = asyncio.get_running_loop()
+        self._between_tokens_seconds = between_tokens_seconds
+        self._patience_seconds = first_token_seconds
+        self._waiting_since: float | None = asked_at
+        connection = response.connection
+        if connection is not None and connection.protocol is not None:
+            # aiohttp makes and cancels a timer with each read, a seventh of a stream's cost: ours looks now and then.
+            connection.protocol.read_timeout = None
+            connection.protocol.start_timeout()
+        self._watch = self._loop.call_at(asked_at + first_token_seconds, self._look)
 
     async def read(self) -> list[Delta]:
         """Raises UpstreamError, but not before everything that came ahead of the failure was returned."""
+        if self._started:
+            self._waiting_since = self._loop.time()
         while not self._over:
             deltas = self._reply.read(await self._payloads())
             if self._over or self._reply.done or self._reply.failure is not None:
                 self._over = True
                 deltas += self._ending()
             if deltas:
-                self._note_progress()
+                self._waiting_since = None
+                if not self._started:
+                    self._started = True
+                    self._patience_seconds = self._between_tokens_seconds
+                    self._watch.cancel()
+                    self._look()
                 return deltas
-            if time.monotonic() - self._last_delta > self._patience_seconds:
-                # Comments and empty chunks keep the socket busy and the client waiting.
-                raise self._timed_out()
         if self._failure is not None:
             raise self._failure
         await self._read_to_end()
         return []
 
+    def _look(self) -> None:
+        """End a wait that lasts too long. Only deltas end a wait (comments keep the socket busy, not the client), and
+        the time that our own reader takes between two reads is nobody's fault."""
+        now = self._loop.time()
+        due = (now if self._waiting_since is None else self._waiting_since) + self._patience_seconds
+        if due <= now:
+            self._content.set_exception(TimeoutError())
+        else:
+            self._watch = self._loop.call_at(due, self._look)
+
     def close(self) -> None:
         """Drop the connection unless the body was read to its end; then it is in the pool already."""
+        self._watch.cancel()
         if not self._content.at_eof():
             self._response.close()
 
@@ -89,16 +116,6 @@ class Flow:
         except UpstreamError as error:
             self._failure = error
             return []
-
-    def _note_progress(self) -> None:
-        self._last_delta = time.monotonic()
-        if not self._started:
-            self._started = True
-            self._patience_seconds = self._between_tokens_seconds
-            connection = self._response.connection
-            if connection is not None and connection.protocol is not None:
-                connection.protocol.read_timeout = self._between_tokens_seconds
-                connection.protocol.start_timeout()
 
     def _timed_out(self) -> UpstreamError:
         return timed_out("between two tokens" if self._started else "before the first token")
