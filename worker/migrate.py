@@ -3,8 +3,11 @@
 import logging
 from pathlib import Path
 
+import asyncpg
+
 from core.settings import PostgresSettings
-from worker import store
+from core.store import connect
+from worker.migrations import store
 
 log = logging.getLogger(__name__)
 
@@ -18,14 +21,23 @@ def versions() -> list[str]:
 
 async def migrate(settings: PostgresSettings) -> list[str]:
     """Apply what is missing and tell what that was; several processes may do this at the same time."""
-    connection = await store.connect(settings, "chatbot-migrate")
+    connection = await connect(settings, "chatbot-migrate")
     try:
-        applied = []
+        done = []
         for version in versions():
             sql = (SCHEMA / f"{version}.sql").read_text(encoding="utf-8")
-            if await store.apply_migration(connection, version, sql):
+            if await store.apply(connection, version, sql):
                 log.info("migration applied", extra={"version": version})
-                applied.append(version)
-        return applied
+                done.append(version)
+        return done
     finally:
         await connection.close()
+
+
+async def missing(connection: "asyncpg.Connection[asyncpg.Record]") -> list[str]:
+    """Migrations that this worker needs and the database does not have."""
+    try:
+        there = await store.applied(connection)
+    except asyncpg.UndefinedTableError:
+        there = set()
+    return [version for version in versions() if version not in there]
