@@ -1,5 +1,6 @@
 """`python -m api`: serve until SIGTERM, then drain."""
 
+import asyncio
 import socket
 import sys
 
@@ -7,22 +8,30 @@ import prometheus_client
 import uvicorn
 from fastapi import FastAPI
 
-from api.main import create_app
+from api.main import create_app, interrupt_turns
 from api.settings import read_settings
 from core.settings import Environment, SettingsError, report
 from core.telemetry import configure_logging
 
 
-class Server(uvicorn.Server):
-    """Tells /readyz that the process drains, as soon as it does."""
+# Clients of turns that were cut off at the end of the drain still get their terminal event.
+LAST_WORDS_SECONDS = 5
 
-    def __init__(self, app: FastAPI, config: uvicorn.Config) -> None:
+
+class Server(uvicorn.Server):
+    """On SIGTERM: /readyz fails, running turns go on for a while, then they are closed as incomplete."""
+
+    def __init__(self, app: FastAPI, config: uvicorn.Config, drain_seconds: float) -> None:
         super().__init__(config)
         self._app = app
+        self._drain_seconds = drain_seconds
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._app.state.draining = True
+        connections = self._app.state.connections
+        timer = asyncio.get_running_loop().call_later(self._drain_seconds, interrupt_turns, connections)
         await super().shutdown(sockets)
+        timer.cancel()
 
 
 def main() -> int:
@@ -42,9 +51,9 @@ def main() -> int:
         ws="none",
         log_config=None,
         access_log=False,
-        timeout_graceful_shutdown=round(settings.drain_seconds),
+        timeout_graceful_shutdown=round(settings.drain_seconds) + LAST_WORDS_SECONDS,
     )
-    Server(app, config).run()
+    Server(app, config, settings.drain_seconds).run()
     return 0
 
 

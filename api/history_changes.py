@@ -142,9 +142,7 @@ async def append(
     return _changed(reply)
 
 
-async def delete_conversation(
-    redis: Redis, tenant: str, conversation: str
-) -> Literal["ok", "gone", "cold"]:
+async def delete_conversation(redis: Redis, tenant: str, conversation: str) -> Literal["ok", "gone", "cold"]:
     """The hot copy goes at once; the bodies and event logs of its responses when the worker has stored the delete."""
     entry = tail(Kind.DELETE_CONVERSATION, conversation)
     reply = await _delete_conversation(redis, tenant, conversation, _token(), entry)

@@ -60,12 +60,13 @@ def _upstream(settings: Settings) -> Upstream:
     return Echo()
 
 
-async def _drain(connections: Connections) -> None:
-    """Close what still runs when the time for draining is over: as incomplete, with the text so far."""
-    turns = list(connections.running.values())
-    for turn in turns:
+def interrupt_turns(connections: Connections) -> None:
+    """The time for draining is over: what still runs is closed as incomplete, with the text so far."""
+    for turn in list(connections.running.values()):
         turn.interrupt("shutdown")
+
+
+async def _drain(connections: Connections) -> None:
+    """Wait for the turns whose clients have left."""
     while connections.running:
         await next(iter(connections.running.values())).changed()
-    if turns:
-        log.info("closed running turns", extra={"turns": len(turns)})

@@ -43,7 +43,9 @@ def read_settings(environment: Environment) -> Settings:
     api_key = environment.text("API_KEY")
     auth = environment.choice("AUTH", "key", ("key", "none"))
     if auth == "key" and not api_key:
-        environment.errors.append("API_KEY is missing: set the key that clients must send, or AUTH=none to ask for none")
+        environment.errors.append(
+            "API_KEY is missing: set the key that clients must send, or AUTH=none to ask for none"
+        )
     if auth == "none" and api_key:
         environment.errors.append("API_KEY and AUTH=none are both set: set one of them")
     upstream_key = environment.text("OPENAI_API_KEY")

@@ -29,17 +29,13 @@ async def read(request: Request, conversation_id: str) -> Response:
 async def update(request: Request, conversation_id: str) -> Response:
     connections = connections_of(request)
     body = parse(UpdateConversation, await read_body(request, connections.settings.body_limit_bytes))
-    return json_response(
-        orjson.dumps(await changing.update_conversation(connections, TENANT, conversation_id, body))
-    )
+    return json_response(orjson.dumps(await changing.update_conversation(connections, TENANT, conversation_id, body)))
 
 
 @router.delete("/{conversation_id}")
 async def delete(request: Request, conversation_id: str) -> Response:
     await deleting.delete_conversation(connections_of(request), TENANT, conversation_id)
-    return json_response(
-        orjson.dumps({"id": conversation_id, "object": "conversation.deleted", "deleted": True})
-    )
+    return json_response(orjson.dumps({"id": conversation_id, "object": "conversation.deleted", "deleted": True}))
 
 
 @router.post("/{conversation_id}/items")
@@ -60,9 +56,7 @@ async def items(request: Request, conversation_id: str) -> Response:
 
 @router.get("/{conversation_id}/items/{item_id}")
 async def item(request: Request, conversation_id: str, item_id: str) -> Response:
-    return json_response(
-        await reading.conversation_item(connections_of(request), TENANT, conversation_id, item_id)
-    )
+    return json_response(await reading.conversation_item(connections_of(request), TENANT, conversation_id, item_id))
 
 
 @router.delete("/{conversation_id}/items/{item_id}")

@@ -76,7 +76,9 @@ def error_response(error: ApiError) -> Response:
 
 
 def upstream_error(error: UpstreamError) -> ApiError:
-    headers = {} if error.retry_after_seconds is None else {"retry-after": str(max(1, round(error.retry_after_seconds)))}
+    headers = (
+        {} if error.retry_after_seconds is None else {"retry-after": str(max(1, round(error.retry_after_seconds)))}
+    )
     return errors.from_upstream(error.status, error.code, error.message, error.param, headers)
 
 

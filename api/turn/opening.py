@@ -58,7 +58,9 @@ async def _stored_end(connections: Connections, opening: Opening) -> tuple[str, 
     try:
         known = await store.response_span(connections.store, opening.tenant, previous)
     except UNREACHABLE as error:
-        raise errors.store_unavailable("the previous response is not in memory and PostgreSQL can't be reached") from error
+        raise errors.store_unavailable(
+            "the previous response is not in memory and PostgreSQL can't be reached"
+        ) from error
     if known is None:
         raise errors.not_found("response", previous, "previous_response_id")
     if known.end is None:

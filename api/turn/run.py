@@ -189,9 +189,7 @@ def _conclude(turn: Turn, question: Question, answer: Answer, verdict: Verdict) 
     return final, body, terminal_frame(verdict.status, turn.sequence, body) if turn.streamed else b""
 
 
-async def _finish(
-    connections: Connections, turn: Turn, question: Question, answer: Answer, verdict: Verdict
-) -> None:
+async def _finish(connections: Connections, turn: Turn, question: Question, answer: Answer, verdict: Verdict) -> None:
     """Write everything in one step, then show it."""
     final, body, terminal = _conclude(turn, question, answer, verdict)
     log_blob = turn.unlogged() + terminal
@@ -213,9 +211,7 @@ async def _persist(connections: Connections, turn: Turn, ending: history.Ending)
     deadline = time.monotonic() + FINISH_SECONDS
     while True:
         try:
-            return await history.finish(
-                connections.redis, turn.tenant, turn.thread, turn.response, turn.token, ending
-            )
+            return await history.finish(connections.redis, turn.tenant, turn.thread, turn.response, turn.token, ending)
         except (RedisConnectionError, RedisTimeoutError):
             if time.monotonic() > deadline:
                 raise

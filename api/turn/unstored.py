@@ -63,4 +63,3 @@ async def _hot(connections: Connections, tenant: str, thread: str, param: str) -
         if hot != "cold":
             return hot
         await rebuild(connections, tenant, thread, param)
-
