@@ -13,7 +13,6 @@ from api.settings import read_settings
 from core.settings import Environment, SettingsError, report
 from core.telemetry import configure_logging
 
-
 # Clients of turns that were cut off at the end of the drain still get their terminal event.
 LAST_WORDS_SECONDS = 5
 

@@ -6,7 +6,7 @@ miss, which api/loading.py answers from PostgreSQL.
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, cast
 
 from redis.asyncio import Redis
 
@@ -47,7 +47,7 @@ Refusal = Literal[
 
 @dataclass(frozen=True, slots=True)
 class Opening:
-    """What begin needs to know of a turn. Ids are new ones of the caller; `request` is what a successor needs to close it."""
+    """What begin must know of a turn. Ids are new ones of the caller; `request` is what a successor closes it from."""
 
     tenant: str
     response: str
@@ -187,11 +187,12 @@ async def expired(redis: Redis, limit: int) -> list[tuple[str, str]]:
     """(tenant, response) of running responses whose lock has expired, the oldest first."""
     seconds, microseconds = await redis.time()
     now_ms = seconds * 1000 + microseconds // 1000
-    members = await redis.zrange("running", "-inf", now_ms, byscore=True, offset=0, num=limit)
+    members = cast("list[bytes]", await redis.zrangebyscore("running", "-inf", now_ms, 0, limit))
     return [(tenant, response) for tenant, _, response in (member.decode().partition(":") for member in members)]
 
 
 async def log_after(redis: Redis, tenant: str, response: str, sequence: int) -> list[tuple[int, bytes]]:
     """The logged blobs of events that hold something after `sequence`: (sequence number of the last event, bytes)."""
-    entries = await redis.xrange(f"log:{tenant}:{response}", min=f"{sequence + 2}-0")
+    reply = await redis.xrange(f"log:{tenant}:{response}", min=f"{sequence + 2}-0")
+    entries = cast("list[tuple[bytes, dict[bytes, bytes]]]", reply)
     return [(int(entry_id.partition(b"-")[0]) - 1, fields[b"e"]) for entry_id, fields in entries]

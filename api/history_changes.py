@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from redis.asyncio import Redis
 
-from api.history import item_json, script
+from api.history import script
 from api.store import StoredConversation
 from core.entry import Kind, item_tail, tail
 
@@ -95,7 +95,7 @@ async def drop_ticket(redis: Redis, tenant: str, thread: str) -> None:
 async def warm(
     redis: Redis, tenant: str, thread: str, ticket: str, stored: StoredConversation, expiration_seconds: int
 ) -> None:
-    """Put a stored conversation back; does nothing when the ticket was lost to a writer or the keys are there already."""
+    """Put a stored conversation back, unless the ticket was lost to a writer or the keys are there already."""
     await _warm(
         redis,
         tenant,

@@ -1,4 +1,4 @@
-"""What a client may read: from the hot copy where there is one, else from PostgreSQL; reads go on while Redis is away."""
+"""What a client may read: the hot copy where there is one, else PostgreSQL; reads go on while Redis is away."""
 
 from collections.abc import Awaitable
 from typing import Any, Literal, TypeVar
@@ -8,6 +8,7 @@ from redis.exceptions import RedisError
 
 from api import errors, history_changes, store
 from api.connections import Connections
+from api.history_changes import HotConversation
 from core.store import UNREACHABLE
 
 Json = dict[str, Any]
@@ -103,7 +104,7 @@ async def conversation_item(connections: Connections, tenant: str, conversation_
     """One item as JSON. Raises ApiError 404, 503."""
     hot = await hot_or_cold(history_changes.read(connections.redis, tenant, conversation_id, items=True))
     found: bytes | None = None
-    if hot not in ("cold", "gone"):
+    if isinstance(hot, HotConversation):
         found = next((body for _, body in hot.items if item_id(body) == wanted), None)
     elif hot == "cold":
         found = await stored(store.find_item(connections.store, tenant, conversation_id, wanted))
@@ -146,7 +147,7 @@ async def _hot_inputs(connections: Connections, tenant: str, hot: history_change
         inputs = orjson.loads(hot.input) if hot.input else orjson.loads(hot.request or b"{}")["input"]
         return [(item["id"], orjson.dumps(item)) for item in inputs]
     thread = await hot_or_cold(history_changes.read(connections.redis, tenant, hot.thread, items=True))
-    if thread in ("cold", "gone"):
+    if not isinstance(thread, HotConversation):
         return None
     last = hot.first + hot.input_count - 1
     return [(item_id(body), body) for position, body in thread.items if hot.first <= position <= last]

@@ -96,7 +96,5 @@ if __name__ == "__main__":
     parser.add_argument("--clients", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=5.0)
     chosen = parser.parse_args()
-    figures = asyncio.run(
-        run(chosen.port, chosen.path, chosen.body.encode(), chosen.clients, chosen.seconds)
-    )
+    figures = asyncio.run(run(chosen.port, chosen.path, chosen.body.encode(), chosen.clients, chosen.seconds))
     print(json.dumps(figures))

@@ -14,9 +14,7 @@ WORDS = [f"word{number} " for number in range(TOKENS)]
 
 
 def _http(body: bytes, content_type: str) -> bytes:
-    return (
-        f"HTTP/1.1 200 OK\r\ncontent-type: {content_type}\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body
-    )
+    return f"HTTP/1.1 200 OK\r\ncontent-type: {content_type}\r\ncontent-length: {len(body)}\r\n\r\n".encode() + body
 
 
 def _chunked(body: bytes) -> bytes:

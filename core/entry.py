@@ -21,6 +21,8 @@ from typing import NamedTuple
 
 VERSION = "1"
 NO_RESPONSE = "-"
+# Far above what ids and tenants need, and small enough for any index on them.
+MAX_HEADER_BYTES = 1024
 
 
 class Kind(StrEnum):
@@ -66,8 +68,10 @@ def tail(kind: Kind, entry_id: str, body: bytes = b"") -> bytes:
 def parse(entry: bytes) -> Entry:
     """Read one entry of the list; raises MalformedEntryError for anything that no version of the API has written."""
     header, separator, body = entry.partition(b"\n")
-    words = header.decode("ascii", "replace").split(" ")
-    if not separator or not header.isascii() or len(words) < 6 or words[0] != VERSION or not words[3].isdecimal():
+    text = header.decode("latin-1")
+    words = text.split(" ")
+    sound = separator and len(header) <= MAX_HEADER_BYTES and text.isascii() and text.isprintable()
+    if not sound or len(words) < 6 or words[0] != VERSION or not words[3].isdecimal():
         raise MalformedEntryError(f"unreadable header of {len(header)} bytes")
     kind = KINDS.get(words[4])
     if kind is None:

@@ -99,7 +99,7 @@ def add_error_answers(app: FastAPI) -> None:
 
     async def on_http_error(request: Request, error: Exception) -> Response:
         status = cast("HTTPException", error).status_code
-        if status == 405:  # noqa: PLR2004 - the only status besides 404 that routing itself gives
+        if status == 405:
             return error_response(errors.method_not_allowed(request.method, request.url.path))
         return error_response(errors.unknown_url(request.method, request.url.path))
 

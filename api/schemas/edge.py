@@ -100,19 +100,15 @@ def check_free_form(value: Any, depth: int = 0) -> None:  # noqa: ANN401 - free-
     """Raise ValueError for JSON that can't be kept and given back unchanged."""
     if depth > DEEPEST:
         raise ValueError(f"is nested more than {DEEPEST} levels deep")
-    match value:
-        case bool():
-            pass
-        case int() if not SMALLEST_INT <= value <= LARGEST_INT:
-            raise ValueError("holds an integer of more than 64 bits; send it as a string")
-        case float() if not math.isfinite(value):
-            raise ValueError("holds a number that JSON does not have (NaN or infinite)")
-        case list():
-            for member in value:
-                check_free_form(member, depth + 1)
-        case dict():
-            for member in value.values():
-                check_free_form(member, depth + 1)
+    if isinstance(value, int) and not SMALLEST_INT <= value <= LARGEST_INT:
+        raise ValueError("holds an integer of more than 64 bits; send it as a string")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError("holds a number that JSON does not have (NaN or infinite)")
+    if isinstance(value, dict):
+        value = list(value.values())
+    if isinstance(value, list):
+        for member in value:
+            check_free_form(member, depth + 1)
 
 
 @dataclass(frozen=True, slots=True)

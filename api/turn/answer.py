@@ -10,6 +10,14 @@ from api.upstream.exchange import Delta, Finish, Reasoning, Refusal, Text, ToolC
 Json = dict[str, Any]
 
 
+# Which field of a content part a delta event adds to.
+DELTA_FIELDS = {
+    "response.output_text.delta": "text",
+    "response.reasoning.delta": "text",
+    "response.refusal.delta": "refusal",
+}
+
+
 class Emit(Protocol):
     def __call__(self, event: bytes, fields: bytes) -> None: ...
 
@@ -175,22 +183,24 @@ def rebuild(events: list[Json]) -> list[Json]:
     """The output items that the logged events of a dead process tell of; what was open is `incomplete`."""
     items: list[Json] = []
     for event in events:
-        match event["type"]:
-            case "response.output_item.added":
-                items.append(event["item"])
-            case "response.content_part.added":
-                items[event["output_index"]]["content"].append(event["part"])
-            case "response.output_text.delta" | "response.reasoning.delta":
-                items[event["output_index"]]["content"][event["content_index"]]["text"] += event["delta"]
-            case "response.refusal.delta":
-                items[event["output_index"]]["content"][event["content_index"]]["refusal"] += event["delta"]
-            case "response.function_call_arguments.delta":
-                items[event["output_index"]]["arguments"] += event["delta"]
-            case "response.output_item.done":
-                items[event["output_index"]] = event["item"]
-            case _:
-                pass
+        if event["type"] == "response.output_item.added":
+            items.append(event["item"])
+        elif "output_index" in event:
+            items[event["output_index"]] = _grown(items[event["output_index"]], event)
     for item in items:
         if item.get("status") == "in_progress":
             item["status"] = "incomplete"
     return items
+
+
+def _grown(item: Json, event: Json) -> Json:
+    match event["type"]:
+        case "response.output_item.done":
+            return dict(event["item"])
+        case "response.content_part.added":
+            item["content"].append(event["part"])
+        case "response.function_call_arguments.delta":
+            item["arguments"] += event["delta"]
+        case kind if kind in DELTA_FIELDS:
+            item["content"][event["content_index"]][DELTA_FIELDS[kind]] += event["delta"]
+    return item

@@ -33,7 +33,7 @@ def skeleton(request: CreateResponse, response_id: str, model: str, conversation
         "error": None,
         "tools": request.echoed_tools,
         "tool_choice": request.echoed_tool_choice,
-        "truncation": request.truncation,
+        "truncation": request.truncation or "disabled",
         "parallel_tool_calls": request.parallel_tool_calls is not False,
         "text": text,
         "top_p": 1 if request.top_p is None else request.top_p,

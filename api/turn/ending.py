@@ -13,7 +13,7 @@ Json = dict[str, Any]
 def make_ending(
     response: str, final: Json, inputs: list[Json], output: list[Json], body: bytes, log: bytes, last_sequence: int
 ) -> Ending:
-    """Input and output become items of the conversation, unless nothing was produced: then the response keeps its input.
+    """Input and output become items of the conversation; if nothing was produced, the response keeps its input.
 
     `final` is the response without output, `body` with it; every item has an id.
     """

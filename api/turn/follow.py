@@ -26,28 +26,32 @@ class CutError(Exception):
 async def follow(connections: Connections, turn: Turn) -> AsyncIterator[list[bytes]]:
     """The events of a turn that runs here, from its first, as lists of frames that are never empty. Raises CutError."""
     sent = 0
-    while True:
+    while not turn.ended or turn.sequence > sent:
         frames = turn.frames_from(sent)
         if frames is None:
-            async for frames in _logged(connections, turn.tenant, turn.response, sent):
-                sent += len(frames)
-                yield frames
-        elif frames:
+            frames = [
+                frame async for logged in _logged(connections, turn.tenant, turn.response, sent) for frame in logged
+            ]
+        if frames:
             sent += len(frames)
             yield frames
-        elif turn.interruption in ("lost", "gone") or turn.ended:
-            break
-        else:
-            try:
-                async with asyncio.timeout(KEEPALIVE_SECONDS):
-                    await turn.changed()
-            except TimeoutError:
-                yield [KEEPALIVE]
+        elif not await _changed(turn):
+            yield [KEEPALIVE]
     if turn.interruption == "lost":
         async for frames in follow_log(connections, turn.tenant, turn.response, sent):
             yield frames
     elif turn.body is None:
         raise CutError
+
+
+async def _changed(turn: Turn) -> bool:
+    """Wait for news of the turn; False when there was none for long enough to show a proxy that we live."""
+    try:
+        async with asyncio.timeout(KEEPALIVE_SECONDS):
+            await turn.changed()
+    except TimeoutError:
+        return False
+    return True
 
 
 async def _logged(connections: Connections, tenant: str, response: str, first: int) -> AsyncIterator[list[bytes]]:

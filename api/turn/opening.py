@@ -69,18 +69,21 @@ async def _stored_end(connections: Connections, opening: Opening) -> tuple[str, 
 
 
 def _refuse(opening: Opening, refused: Refused) -> NoReturn:
-    previous = opening.previous_response
+    conversation, previous = opening.conversation, opening.previous_response
+    gone = (
+        errors.not_found("conversation", conversation, "conversation")
+        if conversation
+        else errors.not_found("response", previous, "previous_response_id")
+    )
     match refused.reason:
-        case "gone" if opening.conversation:
-            raise errors.not_found("conversation", opening.conversation, "conversation")
         case "gone" | "response_gone":
-            raise errors.not_found("response", previous, "previous_response_id")
+            raise gone
         case "response_running":
             raise errors.previous_response_running(previous)
         case "response_empty":
             raise errors.previous_response_empty(previous)
         case "locked":
-            raise errors.conversation_locked(opening.conversation, refused.detail)
+            raise errors.conversation_locked(conversation, refused.detail)
         case "queue_full":
             raise errors.queue_full()
         case "idempotency_key_reused":
@@ -88,4 +91,4 @@ def _refuse(opening: Opening, refused: Refused) -> NoReturn:
         case "replay":
             raise Replay(refused.detail)
         case reason:
-            raise AssertionError(f"begin answered {reason}")
+            raise AssertionError(f"{reason} was answered before")

@@ -20,7 +20,7 @@ log = logging.getLogger(__name__)
 
 SWEEP_SECONDS = 1.0
 SWEEP_LIMIT = 100
-# Above every number that the dead pod may have sent (running.UNLOGGED_LIMIT), so that no client skips the closing events.
+# Above every number that the dead pod may have sent (running.UNLOGGED_LIMIT): no client skips the closing events.
 SEQUENCE_GAP = 10_000
 # After Redis was away every deadline has passed; its holders get the time to renew.
 QUIET_SECONDS = 15.0

@@ -76,6 +76,7 @@ async def _run(connections: Connections, turn: Turn, question: Question, past: l
     async with _framed(connections, turn):
         connections.running[turn.response] = turn
         answer = Answer(turn.emit)
+        announce(turn, question.start)
         verdict = await _answer(connections, turn, question, past, answer)
         await _finish(connections, turn, question, answer, verdict)
 
@@ -84,6 +85,7 @@ async def run_unstored(connections: Connections, turn: Turn, question: Question,
     """The same without a trace: nothing was begun, nothing is written."""
     async with _framed(connections, turn):
         answer = Answer(turn.emit)
+        announce(turn, question.start)
         verdict = await _answer(connections, turn, question, past, answer)
         body, terminal = _conclude(turn, question, answer, verdict)[1:]
         turn.body = body

@@ -1,4 +1,4 @@
-"""Turns with `store: false`: they read the history they name and write nothing, so they end when their client leaves."""
+"""Turns with `store: false`: they read the history they name, write nothing, and end when their client leaves."""
 
 from api import errors, history_changes, store
 from api.connections import Connections
