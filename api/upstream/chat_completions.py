@@ -144,7 +144,7 @@ class ChatCompletions:
                 failed += 1
                 pause = error.retry_after_seconds
                 if pause is None:
-                    pause = random.uniform(0, FIRST_PAUSE_SECONDS * 2**failed)  # noqa: S311 - jitter is no secret
+                    pause = random.uniform(0, FIRST_PAUSE_SECONDS * 2 ** (failed - 1))  # noqa: S311 - jitter is no secret
                 if failed >= self._attempts or time.monotonic() + pause > end:
                     raise
             await asyncio.sleep(pause)
