@@ -22,6 +22,11 @@ REPLAY = "replay:"
 UNREADABLE = (ValueError, LookupError, TypeError, struct.error)
 
 
+def replayed(entry: Entry) -> bool:
+    """Whether an entry was queued again from `dead_letters`."""
+    return bool(entry.extra) and entry.extra[-1].startswith(REPLAY)
+
+
 class Row(NamedTuple):
     """One row for COPY; `source` is the entry as it was queued."""
 
@@ -50,7 +55,7 @@ class Letter(NamedTuple):
 
     def original(self) -> bytes:
         """Without the mark of an earlier replay."""
-        if self.entry is None or not self.entry.extra or not self.entry.extra[-1].startswith(REPLAY):
+        if self.entry is None or not replayed(self.entry):
             return self.source
         header, _, body = self.source.partition(b"\n")
         return header.rpartition(b" ")[0] + b"\n" + body
@@ -145,7 +150,7 @@ def arrange(sources: Iterable[bytes], letters: Iterable[Letter]) -> Batch:
         entry: Entry | None = None
         try:
             entry = parse(source)
-            if entry.extra and entry.extra[-1].startswith(REPLAY):
+            if replayed(entry):
                 batch.replayed.append(int(entry.extra[-1].removeprefix(REPLAY)))
             match entry.kind:
                 case Kind.ITEM:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
+from core.entry import Entry
 from worker.batch import Batch, Change, Letter, Row
 from worker.dead_letters import store as dead_letters
 from worker.deletes import store as deletes
@@ -18,10 +19,9 @@ from worker.verdict import Verdict, verdict
 if TYPE_CHECKING:
     Connection = asyncpg.Connection[Any]
 
-# Ranges with a delete exclude all others while they commit, so that no late entry slips in between a delete and
-# the reading of its tombstone.
+# Ranges with a delete exclude all others while they commit: no late entry slips in before the tombstone is read.
 STORE_LOCK = 7_306_001
-# Long enough for a session to roll back; a new one waits for nothing else.
+# Long enough to roll back.
 TERMINATION_TIMEOUT_MS = 5000
 
 LOCK_SHARED = f"SELECT pg_advisory_xact_lock_shared({STORE_LOCK})"
@@ -86,10 +86,10 @@ RAISE_QUEUE_STATE = """
 INSERT INTO queue_state AS old (epoch, head, tail, position) VALUES ($1, $2, $3, $4)
 ON CONFLICT (one) DO UPDATE SET
     epoch = greatest(old.epoch, excluded.epoch),
-    head = CASE WHEN excluded.epoch = old.epoch THEN greatest(old.head, excluded.head)
-                WHEN excluded.epoch > old.epoch THEN excluded.head ELSE old.head END,
-    tail = CASE WHEN excluded.epoch = old.epoch THEN greatest(old.tail, excluded.tail)
-                WHEN excluded.epoch > old.epoch THEN excluded.tail ELSE old.tail END,
+    head = CASE sign(excluded.epoch - old.epoch)
+           WHEN 1 THEN excluded.head WHEN 0 THEN greatest(old.head, excluded.head) ELSE old.head END,
+    tail = CASE sign(excluded.epoch - old.epoch)
+           WHEN 1 THEN excluded.tail WHEN 0 THEN greatest(old.tail, excluded.tail) ELSE old.tail END,
     position = greatest(old.position, excluded.position)"""
 
 OWN_SESSION = """
@@ -100,14 +100,19 @@ END_SESSION = """
 SELECT pg_terminate_backend(pid, $2) FROM pg_stat_activity
  WHERE pid || ':' || (extract(epoch FROM backend_start) * 1000000)::bigint = $1 AND pid <> pg_backend_pid()"""
 
+IS_STORED = """
+SELECT $5 = 'item' AND EXISTS (SELECT FROM items
+                                WHERE tenant = $1 AND id = $2 AND conversation = $3 AND position = $4)
+    OR $5 = 'response' AND EXISTS (SELECT FROM responses
+                                    WHERE tenant = $1 AND id = $2 AND conversation = $3 AND position = $4)"""
+
 
 class PoisonedRowError(Exception):
-    """PostgreSQL refuses one row for what it holds, and told which."""
+    """PostgreSQL refuses one row for what it holds, and told which; raised from what it said."""
 
-    def __init__(self, row: Row, error: asyncpg.PostgresError) -> None:
+    def __init__(self, row: Row) -> None:
         super().__init__()
         self.row = row
-        self.error = error
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +131,7 @@ class Written:
     removed_responses: Ids = field(default_factory=set)
     stale_conversations: Ids = field(default_factory=set)
     duplicates: int = 0
-    dead_letters: int = 0
+    dead_letters: list[Letter] = field(default_factory=list)
 
 
 async def own_session(connection: "Connection") -> str:
@@ -136,8 +141,15 @@ async def own_session(connection: "Connection") -> str:
 
 
 async def end_session(connection: "Connection", session: str) -> bool:
-    """End the session of a range's former holder: its open transaction would block the range for ever."""
+    """End a former holder's session: its open transaction would block the range for ever."""
     return bool(await connection.fetchval(END_SESSION, session, TERMINATION_TIMEOUT_MS))
+
+
+async def is_stored(connection: "Connection", entry: Entry) -> bool:
+    """Whether an earlier holder has committed this entry and died before it could say so."""
+    key = entry.tenant, entry.id, entry.conversation, entry.position
+    stored: bool = await connection.fetchval(IS_STORED, *key, str(entry.kind))
+    return stored
 
 
 async def write(connection: "Connection", batch: Batch, progress: Progress, *, again: bool) -> Written:
@@ -169,9 +181,9 @@ async def write(connection: "Connection", batch: Batch, progress: Progress, *, a
             written.stale_conversations |= await deletes.heirs(connection, changed)
         if batch.replayed:
             await dead_letters.drop(connection, batch.replayed)
-        await dead_letters.insert(connection, [*kept.letters, *clashes])
+        written.dead_letters += kept.letters + clashes
+        await dead_letters.insert(connection, written.dead_letters)
         await connection.execute(RAISE_QUEUE_STATE, progress.epoch, progress.head, progress.tail, batch.last_position())
-    written.dead_letters = len(kept.letters) + len(clashes)
     _note_late(written, batch, gone)
     return written
 
@@ -195,7 +207,7 @@ async def _copy(connection: "Connection", table: str, columns: tuple[str, ...], 
         line = COPY_LINE.search(error.context or "")
         if line is None or verdict(error) is not Verdict.POISON:
             raise
-        raise PoisonedRowError(rows[int(line[1]) - 1], error) from error
+        raise PoisonedRowError(rows[int(line[1]) - 1]) from error
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,8 +221,7 @@ async def _merge(connection: "Connection", table: Table, rows: list[Row]) -> Rep
     await connection.execute(table.stage)
     await _copy(connection, f"incoming_{table.name}", table.columns, rows)
     status = await connection.execute(table.merge)
-    clashing = await connection.fetch(table.clashing)
-    clashes = [rows[line["line"] - 1] for line in clashing]
+    clashes = [rows[record["line"] - 1] for record in await connection.fetch(table.clashing)]
     inserted = int(status.rpartition(" ")[2])
     return Repeated(
         duplicates=len(rows) - inserted - len(clashes),

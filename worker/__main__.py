@@ -1,0 +1,52 @@
+"""`python -m worker`: moves the queue into PostgreSQL until it is told to stop; `--help` tells the other commands."""
+
+import asyncio
+import signal
+import sys
+
+from core.queue import connect
+from core.settings import Environment, SettingsError, report
+from core.telemetry import configure_logging
+from worker import commands, health
+from worker.migrate import migrate
+from worker.outage import Outage
+from worker.settings import Settings, read
+from worker.writer import Writer, run
+
+# Two lanes, the renewal, the scrape, and room for one that is being replaced.
+REDIS_CONNECTIONS = 8
+
+
+async def work(settings: Settings) -> None:
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    redis_outage, postgres_outage = Outage("redis", stop), Outage("postgres", stop)
+    async with (
+        connect(settings.redis, REDIS_CONNECTIONS) as redis,
+        health.serving(settings.health_port, redis, [redis_outage, postgres_outage]),
+    ):
+        await run(Writer(settings, redis, stop, redis_outage, postgres_outage))
+
+
+def main() -> int:
+    arguments = commands.parser().parse_args()
+    try:
+        settings = read(Environment())
+    except SettingsError as error:
+        sys.stderr.write(report(error))
+        return 2
+    configure_logging(settings.log_level)
+    match arguments.command:
+        case "migrate":
+            asyncio.run(migrate(settings.postgres))
+        case "dead-letters" | "queue":
+            return asyncio.run(commands.carry_out(arguments, settings))
+        case _:
+            asyncio.run(work(settings))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,62 @@
+"""/livez, /readyz and /metrics on a port of their own: three answers do not need a web framework."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from core.queue import depth
+from worker import metrics
+from worker.outage import Outage
+
+REQUEST_TIMEOUT_SECONDS = 5.0
+PLAIN = "text/plain; charset=utf-8"
+
+
+@asynccontextmanager
+async def serving(port: int, redis: Redis, outages: list[Outage]) -> AsyncIterator[None]:
+    """Answer on `port` for as long as the context lasts."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            async with asyncio.timeout(REQUEST_TIMEOUT_SECONDS):
+                request = await reader.readuntil(b"\r\n\r\n")
+                status, kind, body = await _answer(request.split(b" ", 2)[1], redis, outages)
+                writer.write(
+                    f"HTTP/1.1 {status}\r\nContent-Type: {kind}\r\nContent-Length: {len(body)}\r\n"
+                    "Connection: close\r\n\r\n".encode()
+                    + body
+                )
+                await writer.drain()
+        except (OSError, TimeoutError, LookupError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
+            pass  # who does not speak HTTP gets no answer
+        finally:
+            writer.close()
+
+    # All interfaces: the kubelet and Prometheus come from outside of the pod.
+    server = await asyncio.start_server(answer, "0.0.0.0", port)  # noqa: S104
+    async with server:
+        yield
+
+
+async def _answer(path: bytes, redis: Redis, outages: list[Outage]) -> tuple[str, str, bytes]:
+    match path:
+        case b"/livez":
+            # Touches no store: a restart does not bring one back.
+            return "200 OK", PLAIN, b"alive\n"
+        case b"/readyz":
+            troubles = [outage.trouble for outage in outages if outage.trouble is not None]
+            if troubles:
+                return "503 Service Unavailable", PLAIN, "".join(f"{trouble}\n" for trouble in troubles).encode()
+            return "200 OK", PLAIN, b"ready\n"
+        case b"/metrics":
+            try:
+                metrics.DEPTH.set(await depth(redis))
+            except (RedisError, OSError):
+                metrics.DEPTH.set(float("nan"))
+            return "200 OK", CONTENT_TYPE_LATEST, generate_latest()
+        case _:
+            return "404 Not Found", PLAIN, b"there is /livez, /readyz and /metrics\n"

@@ -1,0 +1,204 @@
+"""The worker's loop: claim a range of the queue, write it to PostgreSQL, acknowledge it.
+
+Two lanes do this side by side, each with a PostgreSQL session of its own: while one waits for a commit, the other
+encodes. Ranges may commit in any order (docs/adr/0001-queue-protocol.md).
+"""
+
+import asyncio
+import logging
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from core.store import connect
+from worker import metrics, migrate, queue, store
+from worker.outage import Outage
+from worker.queue import Lease
+from worker.settings import Settings
+from worker.storing import store_range
+from worker.verdict import Verdict, describe, verdict
+
+if TYPE_CHECKING:
+    Connection = asyncpg.Connection[Any]
+
+log = logging.getLogger(__name__)
+
+LANES = 2
+# What is being written at SIGTERM may be finished within this; Kubernetes kills after 30 s.
+GRACE_SECONDS = 5.0
+# After that: to give the ranges back.
+RELEASE_SECONDS = 2.0
+
+
+class SchemaMissingError(Exception):
+    """Migrations are missing; the worker waits for somebody to run them."""
+
+
+@dataclass(slots=True)
+class Writer:
+    settings: Settings
+    redis: Redis
+    stop: asyncio.Event
+    redis_outage: Outage
+    postgres_outage: Outage
+    held: dict[str, Lease] = field(default_factory=dict)
+    """The leases to renew, by token."""
+
+
+@dataclass(slots=True)
+class Lane:
+    connection: "Connection | None" = None
+    session: str = ""
+
+
+async def run(writer: Writer) -> None:
+    """Work until `stop` is set, then finish or give back what is claimed."""
+    async with asyncio.TaskGroup() as group:
+        renewal = group.create_task(_renew(writer))
+        lanes = [group.create_task(_work(writer, Lane())) for _ in range(LANES)]
+        await writer.stop.wait()
+        _, late = await asyncio.wait(lanes, timeout=GRACE_SECONDS)
+        for lane in late:
+            lane.cancel()
+        if late:
+            await asyncio.wait(late)
+        renewal.cancel()
+
+
+async def _work(writer: Writer, lane: Lane) -> None:
+    try:
+        while not writer.stop.is_set():
+            lease = await _claim(writer, lane)
+            if lease is not None:
+                await _carry(writer, lane, lease)
+    finally:
+        if lane.connection is not None:
+            lane.connection.terminate()
+
+
+async def _claim(writer: Writer, lane: Lane) -> Lease | None:
+    """The next range, once both sides answer; None after a pause or when the bell has rung."""
+    try:
+        session = await _ready_session(writer, lane)
+    except SchemaMissingError as error:
+        await writer.postgres_outage.pause(str(error))
+        return None
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+        await writer.postgres_outage.pause(_trouble(error))
+        return None
+    try:
+        lease = await queue.claim(writer.redis, session, writer.settings.batch_entries)
+        writer.redis_outage.over()
+        if lease is None:
+            await queue.wait(writer.redis, queue.IDLE_WAIT_SECONDS)
+    except (RedisError, OSError) as error:
+        await writer.redis_outage.pause(f"Redis: {type(error).__name__}")
+        return None
+    return lease
+
+
+async def _ready_session(writer: Writer, lane: Lane) -> str:
+    """A session on a database that has the schema; connects again when the last one has ended."""
+    if lane.connection is not None and not lane.connection.is_closed():
+        return lane.session
+    connection = await connect(writer.settings.postgres, "chatbot-worker")
+    try:
+        await _require_schema(connection)
+        lane.session = await store.own_session(connection)
+    except BaseException:
+        connection.terminate()
+        raise
+    lane.connection = connection
+    writer.postgres_outage.over()
+    return lane.session
+
+
+async def _require_schema(connection: "Connection") -> None:
+    missing = await migrate.missing(connection)
+    if missing:
+        raise SchemaMissingError(f"PostgreSQL lacks {', '.join(missing)}: run `python -m worker migrate`")
+
+
+async def _carry(writer: Writer, lane: Lane, lease: Lease) -> None:
+    """Bring one range to its end: stored and acknowledged, or given back."""
+    assert lane.connection is not None  # noqa: S101 - _claim had it
+    writer.held[lease.token] = lease
+    started = time.monotonic()
+    try:
+        stored = await store_range(lane.connection, lease)
+    except asyncio.CancelledError:
+        lane.connection.terminate()
+        await _release(writer, lease, ended=False, failed=False)
+        raise
+    except Exception as error:  # noqa: BLE001 - the worker's outermost frame: whatever it is, the entries stay queued
+        await _after_failure(writer, lane, lease, error)
+    else:
+        writer.postgres_outage.over()
+        await _acknowledge(writer, lease, stored, started)
+    finally:
+        writer.held.pop(lease.token, None)
+
+
+async def _acknowledge(writer: Writer, lease: Lease, stored: queue.Stored, started: float) -> None:
+    """Keeps at it while Redis is away: a range that nobody acknowledges is only written again, for nothing."""
+    while True:
+        try:
+            await queue.ack(writer.redis, lease, stored, writer.settings.expiration_seconds)
+            break
+        except (RedisError, OSError) as error:
+            await writer.redis_outage.pause(f"Redis: {type(error).__name__}")
+            if writer.stop.is_set():
+                return
+    seconds = time.monotonic() - started
+    metrics.BATCHES.inc()
+    metrics.BATCH_SECONDS.observe(seconds)
+    fields = {"entries": len(lease.entries), "first": lease.first, "seconds": round(seconds, 4)}
+    log.info("stored", extra={**fields, "failures": lease.failures})
+
+
+async def _after_failure(writer: Writer, lane: Lane, lease: Lease, error: Exception) -> None:
+    """Give the range back and wait: nothing that failed here is the fault of a row."""
+    assert lane.connection is not None  # noqa: S101 - _claim had it
+    ended = not lane.connection.is_closed() and not lane.connection.is_in_transaction()
+    if not ended:
+        lane.connection.terminate()
+    known = isinstance(error, asyncpg.PostgresError | asyncpg.InterfaceError | OSError | TimeoutError)
+    metrics.FAILURES.labels(verdict(error).name.lower() if known else "unexpected").inc()
+    if not known:
+        # A mistake of ours. Should an entry have caused it, the range is halved until that one is alone.
+        log.error("unexpected failure", exc_info=error, extra={"first": lease.first, "end": lease.end})
+    writer.held.pop(lease.token, None)
+    await _release(writer, lease, ended=ended, failed=not known)
+    await writer.postgres_outage.pause(_trouble(error))
+
+
+async def _release(writer: Writer, lease: Lease, *, ended: bool, failed: bool) -> None:
+    try:
+        async with asyncio.timeout(RELEASE_SECONDS):
+            await queue.release(writer.redis, lease, ended=ended, failed=failed)
+    except (RedisError, OSError, TimeoutError) as error:
+        log.warning("a range could not be given back, its lease runs out", extra={"trouble": describe(error)})
+
+
+async def _renew(writer: Writer) -> None:
+    while True:
+        await asyncio.sleep(queue.RENEWAL_SECONDS)
+        for lease in list(writer.held.values()):
+            try:
+                kept = await queue.extend(writer.redis, lease)
+            except (RedisError, OSError):
+                # The writing goes on; should somebody else do it too, identity absorbs that.
+                continue
+            if not kept and writer.held.pop(lease.token, None) is not None:
+                metrics.LEASES_LOST.inc()
+                log.warning("lost a lease", extra={"first": lease.first, "end": lease.end})
+
+
+def _trouble(error: BaseException) -> str:
+    if verdict(error) is Verdict.CONFIGURATION:
+        return f"PostgreSQL is not set up for this worker: {describe(error)}"
+    return f"PostgreSQL: {describe(error)}"
