@@ -40,6 +40,8 @@ class Child:
     name: str
     process: asyncio.subprocess.Process
     log: Path
+    log_start: int
+    """Where this process's own output begins: the log goes on from run to run."""
     stop_signal: signal.Signals
 
     @property
@@ -66,7 +68,8 @@ class Child:
         await asyncio.to_thread(_wait_gone, offspring, OFFSPRING_SECONDS)
 
     def last_lines(self, count: int = 5) -> str:
-        return "\n".join(self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-count:])
+        text = self.log.read_bytes()[self.log_start :].decode(errors="replace")
+        return "\n".join(text.splitlines()[-count:])
 
 
 def free_port() -> int:
@@ -97,6 +100,7 @@ async def spawn(
     if log.exists() and log.stat().st_size > LOG_LIMIT_BYTES:
         log.replace(log.with_suffix(".log.1"))
     with log.open("ab") as output:
+        log_start = output.tell()
         process = await asyncio.create_subprocess_exec(
             *map(str, command),
             stdin=asyncio.subprocess.DEVNULL,
@@ -113,7 +117,7 @@ async def spawn(
     with contextlib.suppress(psutil.NoSuchProcess):
         started = psutil.Process(process.pid).create_time()
         (folder / f"{name}.pid").write_text(f"{process.pid} {started}\n", encoding="utf-8")
-    return Child(name, process, log, stop_signal)
+    return Child(name, process, log, log_start, stop_signal)
 
 
 async def wait_ready(child: Child, ready: Callable[[Child], Awaitable[bool]], timeout_seconds: float) -> Child:
