@@ -15,7 +15,7 @@ from local.embedded import DATABASE, USER
 from local.parts import ROOT
 from worker import settings as worker_settings
 
-ENV_FILE = ROOT / ".env"
+ENV_FILE = Path(".env")
 # What describes a store that is not embedded; none of it may reach the embedded one.
 REDIS_NAMES = ("REDIS_HOST", "REDIS_PORT", "REDIS_USERNAME", "REDIS_PASSWORD", "REDIS_TLS")
 POSTGRES_NAMES = ("PG_HOST", "PG_PORT", "PG_USER", "PG_PASSWORD", "PG_DATABASE")

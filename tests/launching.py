@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 from openai import OpenAI
 
-from local.children import HOST, free_port
+from local.children import HOST, end_stale, free_port
 from local.parts import ROOT
 from tests.waiting import wait_until_now
 
@@ -39,14 +39,23 @@ class Launcher:
 
     def environment(self, **settings: str) -> dict[str, str]:
         plain = {name: os.environ[name] for name in ("PATH", "HOME", "LANG") if name in os.environ}
-        return {**plain, "PYTHONWARNINGS": "error", "DATA_FOLDER": str(self.data), "PORT": str(self.port), **settings}
+        return {
+            **plain,
+            "PYTHONPATH": str(ROOT),
+            "PYTHONWARNINGS": "error",
+            "DATA_FOLDER": str(self.data),
+            "PORT": str(self.port),
+            "METRICS_PORT": str(free_port()),
+            "HEALTH_PORT": str(free_port()),
+            **settings,
+        }
 
-    def run(self, **settings: str) -> "subprocess.CompletedProcess[str]":
+    def run(self, cwd: Path = ROOT, **settings: str) -> "subprocess.CompletedProcess[str]":
         """A run that is expected to refuse to start."""
         return subprocess.run(
             [sys.executable, "-m", "local"],
             check=False,
-            cwd=ROOT,
+            cwd=cwd,
             env=self.environment(**settings),
             capture_output=True,
             text=True,
@@ -86,8 +95,8 @@ class Launcher:
     def parts(self) -> list[psutil.Process]:
         return [self.part(name) for name in PARTS]
 
-    def client(self) -> OpenAI:
-        return OpenAI(base_url=f"http://{HOST}:{self.port}/v1", api_key="none")
+    def client(self, api_key: str = "none") -> OpenAI:
+        return OpenAI(base_url=f"http://{HOST}:{self.port}/v1", api_key=api_key)
 
     def printed(self, name: str) -> list[str]:
         """The words of the line that the greeting prints for `name`."""
@@ -97,6 +106,7 @@ class Launcher:
     def close(self) -> None:
         if self._process is not None and self._process.poll() is None:
             self.terminate()
+        end_stale(self.data / "logs", dict.fromkeys(PARTS, signal.SIGKILL))
 
 
 def runs(process: psutil.Process) -> bool:
