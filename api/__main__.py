@@ -9,6 +9,8 @@ import uvicorn
 from fastapi import FastAPI
 
 from api.main import create_app, interrupt_turns
+from api.routes import responses
+from api.routes.edge import Edge
 from api.settings import read_settings
 from core.settings import Environment, SettingsError, report
 from core.telemetry import configure_logging
@@ -43,13 +45,15 @@ def main() -> int:
     prometheus_client.start_http_server(settings.metrics_port, addr=settings.host)
     app = create_app(settings)
     config = uvicorn.Config(
-        app,
+        Edge(app, settings.api_key, responses.create),
         host=settings.host,
         port=settings.port,
         http="httptools",
         ws="none",
         log_config=None,
         access_log=False,
+        proxy_headers=False,
+        server_header=False,
         timeout_graceful_shutdown=round(settings.drain_seconds) + LAST_WORDS_SECONDS,
     )
     Server(app, config, settings.drain_seconds).run()

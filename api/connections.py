@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 from redis.asyncio import Redis
 
+from api.lanes import Lanes
 from api.settings import Settings
 from api.upstream.exchange import Upstream
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 class Connections:
     settings: Settings
     redis: Redis
+    lanes: Lanes
     store: "asyncpg.Pool[Any]"
     upstream: Upstream
     tasks: asyncio.TaskGroup

@@ -10,7 +10,8 @@ from typing import Literal, cast
 
 from redis.asyncio import Redis
 
-from core.queue import Script
+from api.lanes import Lanes
+from core.queue import Script, run_many
 
 # The lock of a dead pod is free this long after its last renewal.
 LOCK_MS = 15_000
@@ -75,11 +76,11 @@ class Refused:
 
 
 async def begin(
-    redis: Redis, opening: Opening, queue_limit: int, previous_thread: str = "", previous_end: int | None = None
+    lanes: Lanes, opening: Opening, queue_limit: int, previous_thread: str = "", previous_end: int | None = None
 ) -> Begun | Refused:
     """Take the lock and read the history in one step; `previous_*` is what PostgreSQL said about a cold response."""
-    reply = await _begin(
-        redis,
+    reply = await lanes.call(
+        _begin,
         opening.tenant,
         opening.response,
         opening.token,
@@ -122,10 +123,10 @@ class Ending:
 Outcome = Literal["ok", "lost", "gone"]
 
 
-async def finish(redis: Redis, tenant: str, thread: str, response: str, token: str, ending: Ending) -> Outcome:
+async def finish(lanes: Lanes, tenant: str, thread: str, response: str, token: str, ending: Ending) -> Outcome:
     """Append, enqueue, log, free the lock, in one step; a repetition after a lost reply changes nothing."""
-    reply = await _finish(
-        redis,
+    reply = await lanes.call(
+        _finish,
         tenant,
         thread,
         response,
@@ -159,10 +160,16 @@ class Flush:
 
 async def flush(redis: Redis, flushes: list[Flush]) -> list[Literal["ok", "cancel", "lost", "gone"]]:
     """One round trip for all of them; tells what happened to each turn meanwhile."""
-    replies = await _flush.many(
+    replies = await run_many(
         redis,
-        [(one.tenant, one.thread, one.response, one.token, LOCK_MS, one.log, one.last_sequence) for one in flushes],
+        [
+            (_flush, (one.tenant, one.thread, one.response, one.token, LOCK_MS, one.log, one.last_sequence))
+            for one in flushes
+        ],
     )
+    for reply in replies:
+        if isinstance(reply, Exception):
+            raise reply
     return [reply.decode() for reply in replies]
 
 

@@ -2,14 +2,16 @@
 
 import asyncio
 import contextlib
+import gc
 import logging
 from collections.abc import AsyncIterator
 
 from fastapi import FastAPI
 
 from api.connections import Connections
+from api.lanes import Lanes
 from api.routes import conversations, health, models, responses
-from api.routes.edge import Edge, add_error_answers
+from api.routes.edge import add_error_answers
 from api.settings import Settings
 from api.turn.orphans import sweep
 from api.turn.pulse import pulse
@@ -22,21 +24,27 @@ from core.store import open_pool
 log = logging.getLogger(__name__)
 
 REDIS_CONNECTIONS = 128
+# New objects between two collections: a turn makes some hundred that its own end frees; the default is 700.
+GC_THRESHOLD = 20_000
 STORE_CONNECTIONS = 8
 
 
 def create_app(settings: Settings) -> FastAPI:
-    """The ASGI application; it connects at the first use, so it starts while Redis and PostgreSQL are away."""
+    """The application behind the edge; it connects at the first use, so it starts while Redis and PostgreSQL are away."""
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         redis = queue.connect(settings.redis, REDIS_CONNECTIONS)
         pool = await open_pool(settings.postgres, STORE_CONNECTIONS, "chatbot-api")
         upstream = _upstream(settings)
+        # What lives as long as the process need not be looked at again and again.
+        gc.freeze()
+        gc.set_threshold(GC_THRESHOLD)
         async with asyncio.TaskGroup() as tasks:
-            connections = Connections(settings, redis, pool, upstream, tasks)
+            connections = Connections(settings, redis, Lanes(redis), pool, upstream, tasks)
             app.state.connections = connections
-            keepers = [tasks.create_task(pulse(connections)), tasks.create_task(sweep(connections))]
+            keeping = (connections.lanes.run(), pulse(connections), sweep(connections))
+            keepers = [tasks.create_task(keeper) for keeper in keeping]
             yield
             await _drain(connections)
             for keeper in keepers:
@@ -47,7 +55,6 @@ def create_app(settings: Settings) -> FastAPI:
 
     app = FastAPI(title="chatbot", lifespan=lifespan, openapi_url=None, docs_url=None, redoc_url=None)
     app.state.draining = False
-    app.add_middleware(Edge, api_key=settings.api_key)
     add_error_answers(app)
     for module in (responses, conversations, models, health):
         app.include_router(module.router)

@@ -54,15 +54,18 @@ class Script:
         except NoScriptError:
             return await redis.eval(self.source, 0, *arguments)
 
-    async def many(self, redis: Redis, calls: list[tuple[Argument, ...]]) -> list[Any]:
-        """The script once for each tuple of arguments, in one round trip; a reply that is an error is raised."""
-        pipeline = redis.pipeline(transaction=False)
-        for arguments in calls:
-            pipeline.evalsha(self.sha, 0, *arguments)
-        try:
-            return await pipeline.execute()
-        except NoScriptError:
-            return [await self(redis, *arguments) for arguments in calls]
+
+async def run_many(redis: Redis, calls: list[tuple[Script, tuple[Argument, ...]]]) -> list[Any]:
+    """Scripts with their arguments in one round trip; an error stands in the place of its reply."""
+    pipeline = redis.pipeline(transaction=False)
+    for script, arguments in calls:
+        pipeline.evalsha(script.sha, 0, *arguments)
+    replies = await pipeline.execute(raise_on_error=False)
+    for index, reply in enumerate(replies):
+        if isinstance(reply, NoScriptError):
+            script, arguments = calls[index]
+            replies[index] = await redis.eval(script.source, 0, *arguments)
+    return replies
 
 
 def connect(settings: RedisSettings, max_connections: int) -> Redis:

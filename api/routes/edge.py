@@ -2,14 +2,15 @@
 
 import hmac
 import logging
+from collections.abc import Awaitable, Callable
 from typing import cast
 
 from fastapi import FastAPI, Request
 from redis.exceptions import OutOfMemoryError, RedisError
-from starlette.datastructures import Headers, MutableHeaders
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import Message, Receive, Scope, Send
 
 from api import errors
 from api.connections import Connections
@@ -21,32 +22,54 @@ log = logging.getLogger(__name__)
 
 # Version 1 has one tenant; every key and row carries it all the same.
 TENANT = "default"
+HOT_PATH = "/v1/responses"
 
 
 class Edge:
-    """Gives every answer its `x-request-id` and lets only those with the key into /v1."""
+    """The outermost application: gives every answer its `x-request-id` and lets only those with the key into /v1.
 
-    def __init__(self, app: ASGIApp, api_key: str) -> None:
+    POST /v1/responses is answered here, in front of FastAPI (docs/adr/0005-hot-endpoint-before-fastapi.md).
+    """
+
+    def __init__(
+        self, app: FastAPI, api_key: str, create: Callable[[Connections, Request], Awaitable[Response]]
+    ) -> None:
         self._app = app
         self._expected = f"Bearer {api_key}".encode() if api_key else b""
+        self._create = create
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        request_id = new_id("req_")
+        request_id = new_id("req_").encode()
+        if self._expected and scope["path"].startswith("/v1") and not self._has_key(scope):
+            response = error_response(errors.invalid_api_key())
+        elif scope["path"] == HOT_PATH and scope["method"] == "POST":
+            response = await self._answer(Request(scope, receive))
+        else:
+            await self._app(scope, receive, _with_id(send, request_id))
+            return
+        response.raw_headers.append((b"x-request-id", request_id))
+        await response(scope, receive, send)
 
-        async def send_with_id(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                MutableHeaders(scope=message)["x-request-id"] = request_id
-            await send(message)
+    def _has_key(self, scope: Scope) -> bool:
+        return hmac.compare_digest(Headers(scope=scope).get("authorization", "").encode(), self._expected)
 
-        if self._expected and scope["path"].startswith("/v1"):
-            shown = Headers(scope=scope).get("authorization", "").encode()
-            if not hmac.compare_digest(shown, self._expected):
-                await error_response(errors.invalid_api_key())(scope, receive, send_with_id)
-                return
-        await self._app(scope, receive, send_with_id)
+    async def _answer(self, request: Request) -> Response:
+        try:
+            return await self._create(self._app.state.connections, request)
+        except Exception as error:  # noqa: BLE001 - what FastAPI does for every other endpoint
+            return error_response(told(error))
+
+
+def _with_id(send: Send, request_id: bytes) -> Send:
+    async def send_with_id(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message["headers"] = [*message["headers"], (b"x-request-id", request_id)]
+        await send(message)
+
+    return send_with_id
 
 
 def connections_of(request: Request) -> Connections:
@@ -75,7 +98,23 @@ def error_response(error: ApiError) -> Response:
     return Response(error.body(), error.status, headers=error.headers, media_type="application/json")
 
 
-def upstream_error(error: UpstreamError) -> ApiError:
+def told(error: Exception) -> ApiError:
+    """What a client learns of an error; what nobody expected is logged and told as our own."""
+    match error:
+        case ApiError():
+            return error
+        case UpstreamError():
+            return _upstream_error(error)
+        case OutOfMemoryError():
+            return errors.queue_full()
+        case RedisError():
+            log.warning("redis failed", extra={"error": type(error).__name__})
+            return errors.store_unavailable("Redis can't be reached")
+    log.error("request failed", exc_info=error)
+    return errors.server_error()
+
+
+def _upstream_error(error: UpstreamError) -> ApiError:
     headers = (
         {} if error.retry_after_seconds is None else {"retry-after": str(max(1, round(error.retry_after_seconds)))}
     )
@@ -85,30 +124,14 @@ def upstream_error(error: UpstreamError) -> ApiError:
 def add_error_answers(app: FastAPI) -> None:
     """Everything that goes wrong leaves in OpenAI's shape."""
 
-    async def on_api_error(_: Request, error: Exception) -> Response:
-        return error_response(cast("ApiError", error))
-
-    async def on_upstream_error(_: Request, error: Exception) -> Response:
-        return error_response(upstream_error(cast("UpstreamError", error)))
-
-    async def on_redis_error(_: Request, error: Exception) -> Response:
-        log.warning("redis failed", extra={"error": type(error).__name__})
-        if isinstance(error, OutOfMemoryError):
-            return error_response(errors.queue_full())
-        return error_response(errors.store_unavailable("Redis can't be reached"))
+    async def on_error(_: Request, error: Exception) -> Response:
+        return error_response(told(error))
 
     async def on_http_error(request: Request, error: Exception) -> Response:
-        status = cast("HTTPException", error).status_code
-        if status == 405:
+        if cast("HTTPException", error).status_code == 405:
             return error_response(errors.method_not_allowed(request.method, request.url.path))
         return error_response(errors.unknown_url(request.method, request.url.path))
 
-    async def on_any_error(_: Request, error: Exception) -> Response:
-        log.error("request failed", exc_info=error)
-        return error_response(errors.server_error())
-
-    app.add_exception_handler(ApiError, on_api_error)
-    app.add_exception_handler(UpstreamError, on_upstream_error)
-    app.add_exception_handler(RedisError, on_redis_error)
+    for kind in (ApiError, UpstreamError, RedisError, Exception):
+        app.add_exception_handler(kind, on_error)
     app.add_exception_handler(HTTPException, on_http_error)
-    app.add_exception_handler(Exception, on_any_error)

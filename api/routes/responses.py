@@ -5,6 +5,7 @@ from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from api import deleting, reading
+from api.connections import Connections
 from api.routes.edge import TENANT, connections_of, json_response, read_body
 from api.routes.stream import EventStream
 from api.schemas.edge import parse, parse_list_query
@@ -16,9 +17,8 @@ from api.turn.unstored import start_unstored
 router = APIRouter(prefix="/v1/responses")
 
 
-@router.post("")
-async def create(request: Request) -> Response:
-    connections = connections_of(request)
+async def create(connections: Connections, request: Request) -> Response:
+    """POST /v1/responses; called by the edge, not by the router."""
     raw = await read_body(request, connections.settings.body_limit_bytes)
     body = parse(CreateResponse, raw)
     if not body.store:

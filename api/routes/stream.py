@@ -21,11 +21,12 @@ class EventStream(Response):
 
     def __init__(self, events: AsyncIterator[list[bytes]], on_leave: Callable[[], None] | None = None) -> None:
         super().__init__()
+        self.raw_headers = list(HEADERS)
         self._events = events
         self._on_leave = on_leave
 
     async def __call__(self, _: Scope, receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": list(HEADERS)})
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         watch = asyncio.create_task(self._watch(receive)) if self._on_leave else None
         try:
             async for frames in self._events:

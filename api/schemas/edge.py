@@ -18,6 +18,11 @@ DEFAULT_LIMIT = 20
 # jsonb and every client can hold these; beyond them numbers change silently.
 SMALLEST_INT, LARGEST_INT = -(2**63), 2**64 - 1
 DEEPEST = 100
+TOO_LONG = {
+    "String": ("string_above_max_length", "characters"),
+    "List": ("array_above_max_length", "entries"),
+    "Dictionary": ("object_above_max_properties", "pairs"),
+}
 
 
 def parse(model: type[M], raw: bytes) -> M:
@@ -39,22 +44,21 @@ def _first(details: ErrorDetails, raw: bytes) -> ApiError:
             if "surrogate" in details["msg"]:
                 _refuse_bad_text(raw)
             return invalid("invalid_json", f"The body is no valid JSON: {context.get('error', 'syntax')}.", None)
-        case "missing":
-            return invalid("missing_required_parameter", f"{shown} is required.", param)
+        case "missing" | "union_tag_not_found":
+            what = "is required" if kind == "missing" else "must be an object with a type"
+            return invalid("missing_required_parameter", f"{shown} {what}.", param)
         case "extra_forbidden":
             return invalid("unknown_parameter", f"{shown} is not supported. Remove it.", param)
         case "string_too_long" | "too_long":
-            unit = "characters" if kind == "string_too_long" else "entries"
-            most = context.get("max_length")
-            return invalid(f"{'string' if unit == 'characters' else 'array'}_above_max_length",
-                           f"{shown} is too long: at most {most} {unit} are allowed.", param)  # fmt: skip
-        case "literal_error" | "union_tag_invalid":
-            wanted = context.get("expected") or context.get("expected_tags")
-            return invalid("invalid_value", f"{shown} must be one of {str(wanted).replace('@', '')}.", param)
-        case _ if kind.endswith("_type") or kind in ("bool_parsing", "int_parsing", "int_from_float"):
-            return invalid("invalid_type", f"{shown}: {_sentence(details['msg'])}", param or None)
-        case _:
-            return invalid("invalid_value", f"{shown}: {_sentence(details['msg'])}", param or None)
+            code, unit = TOO_LONG[context.get("field_type", "String")]
+            return invalid(code, f"{shown} is too long: at most {context['max_length']} {unit} are allowed.", param)
+        case "union_tag_invalid":
+            tags = str(context["expected_tags"]).replace("@", "")
+            return invalid("invalid_value", f"'{param}.type' must be one of {tags}.", f"{param}.type")
+    wrong_type = kind.endswith("_type") or kind == "int_from_float"
+    return invalid(
+        "invalid_type" if wrong_type else "invalid_value", f"{shown}: {_sentence(details['msg'])}", param or None
+    )
 
 
 def _sentence(message: str) -> str:

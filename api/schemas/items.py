@@ -27,7 +27,7 @@ class Model(BaseModel):
 
 
 class InputText(Model):
-    type: Literal["input_text", "text"]
+    type: Literal["input_text"]
     text: Text
 
     def stored(self) -> Json:
@@ -60,7 +60,7 @@ class InputFile(Model):
 
 
 class OutputText(Model):
-    type: Literal["output_text", "input_text", "text"]
+    type: Literal["output_text"]
     text: Text
     annotations: list[Json] | None = None
 
@@ -81,8 +81,21 @@ class RefusalPart(Model):
         return {"type": "refusal", "refusal": self.refusal}
 
 
-InputPart = Annotated[InputText | InputImage | InputFile, Field(discriminator="type")]
-OutputPart = Annotated[OutputText | RefusalPart, Field(discriminator="type")]
+def type_tag(value: Any) -> str | None:  # noqa: ANN401 - whatever a client sent
+    """The tag of a union's member is its type behind an "@", which keeps it out of an error's `param`."""
+    kind = value.get("type") if isinstance(value, dict) else None
+    return f"@{kind}" if isinstance(kind, str) else None
+
+
+InputPart = Annotated[
+    Annotated[InputText, Tag("@input_text")]
+    | Annotated[InputImage, Tag("@input_image")]
+    | Annotated[InputFile, Tag("@input_file")],
+    Discriminator(type_tag),
+]
+OutputPart = Annotated[
+    Annotated[OutputText, Tag("@output_text")] | Annotated[RefusalPart, Tag("@refusal")], Discriminator(type_tag)
+]
 
 
 def _text_or_list(value: Any) -> str:  # noqa: ANN401 - whatever a client sent

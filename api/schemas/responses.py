@@ -6,7 +6,7 @@ from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from api.schemas.conversations import Body, Metadata
 from api.schemas.edge import check_free_form
-from api.schemas.items import InputMessage, Item, Model, Name, Text
+from api.schemas.items import InputMessage, Item, Model, Name, Text, type_tag
 
 Json = dict[str, Any]
 
@@ -46,8 +46,12 @@ class AllowedTools(Model):
     mode: ToolMode = "auto"
 
 
-class PlainFormat(Model):
-    type: Literal["text", "json_object"]
+class TextFormat(Model):
+    type: Literal["text"]
+
+
+class JsonObjectFormat(Model):
+    type: Literal["json_object"]
 
 
 class JsonSchemaFormat(Model):
@@ -64,8 +68,16 @@ class JsonSchemaFormat(Model):
         return value
 
 
+Format = Annotated[
+    Annotated[TextFormat, Tag("@text")]
+    | Annotated[JsonObjectFormat, Tag("@json_object")]
+    | Annotated[JsonSchemaFormat, Tag("@json_schema")],
+    Discriminator(type_tag),
+]
+
+
 class TextOptions(Model):
-    format: Annotated[PlainFormat | JsonSchemaFormat, Field(discriminator="type")] | None = None
+    format: Format | None = None
     verbosity: Literal["low", "medium", "high"] | None = None
 
 

@@ -29,15 +29,14 @@ def new_token() -> str:
 
 async def open_turn(connections: Connections, opening: Opening) -> Begun:
     """Take the conversation's lock and read its history. Raises ApiError, or Replay for a repeated Idempotency-Key."""
-    previous_thread, previous_end = "", None
+    limit = connections.settings.queue_limit
+    outcome = await history.begin(connections.lanes, opening, limit)
+    if isinstance(outcome, Begun):
+        return outcome
     try:
         async with asyncio.timeout(OPEN_SECONDS):
-            while True:
-                outcome = await history.begin(
-                    connections.redis, opening, connections.settings.queue_limit, previous_thread, previous_end
-                )
-                if isinstance(outcome, Begun):
-                    return outcome
+            previous_thread, previous_end = "", None
+            while isinstance(outcome, Refused):
                 match outcome.reason:
                     case "cold":
                         param = "conversation" if opening.conversation else "previous_response_id"
@@ -48,8 +47,10 @@ async def open_turn(connections: Connections, opening: Opening) -> Begun:
                         await close_orphan(connections, opening.tenant, outcome.detail)
                     case _:
                         _refuse(opening, outcome)
+                outcome = await history.begin(connections.lanes, opening, limit, previous_thread, previous_end)
     except TimeoutError as error:
         raise errors.store_unavailable("the conversation could not be loaded in time") from error
+    return outcome
 
 
 async def _stored_end(connections: Connections, opening: Opening) -> tuple[str, int]:

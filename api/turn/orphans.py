@@ -45,7 +45,7 @@ async def close_orphan(connections: Connections, tenant: str, response: str) -> 
     closing = frame(b"response.incomplete", sequence, b'"response":' + body) if request["stream"] else b""
     inputs = [item for item in request["input"] if item["type"] != "item_reference"]
     ending: Ending = make_ending(response, final, inputs, output, body, closing, sequence)
-    outcome = await history.finish(connections.redis, tenant, orphan.thread, response, token, ending)
+    outcome = await history.finish(connections.lanes, tenant, orphan.thread, response, token, ending)
     log.warning("response of a dead process closed", extra={"response": response, "tenant": tenant, "outcome": outcome})
 
 

@@ -213,7 +213,7 @@ async def _persist(connections: Connections, turn: Turn, ending: history.Ending)
     deadline = time.monotonic() + FINISH_SECONDS
     while True:
         try:
-            return await history.finish(connections.redis, turn.tenant, turn.thread, turn.response, turn.token, ending)
+            return await history.finish(connections.lanes, turn.tenant, turn.thread, turn.response, turn.token, ending)
         except (RedisConnectionError, RedisTimeoutError):
             if time.monotonic() > deadline:
                 raise

@@ -1,0 +1,60 @@
+"""Carries the scripts of all turns to Redis in few round trips.
+
+A call of its own costs redis-py some 150 µs; in a pipeline with others it costs half, and Redis syncs its file once for
+all of them. A lane takes everything that waits, so an idle service adds no delay; another lane goes while the first
+waits for its answer.
+"""
+
+import asyncio
+from typing import Any
+
+from redis.asyncio import Redis
+from redis.exceptions import RedisError
+
+from core.queue import Argument, Script, run_many
+
+LANES = 2
+# One very long pipeline would keep the answers of its first calls waiting for those of its last.
+LARGEST_BATCH = 64
+
+
+class Lanes:
+    """`call` from any task; `run` in a task of the process's own for as long as it lives."""
+
+    def __init__(self, redis: Redis) -> None:
+        self._redis = redis
+        self._waiting: list[tuple[Script, tuple[Argument, ...], asyncio.Future[Any]]] = []
+        self._filled = asyncio.Event()
+
+    async def call(self, script: Script, *arguments: Argument) -> Any:  # noqa: ANN401 - the shape is the script's
+        future = asyncio.get_running_loop().create_future()
+        self._waiting.append((script, arguments, future))
+        self._filled.set()
+        return await future
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as lanes:
+            for _ in range(LANES):
+                lanes.create_task(self._lane())
+
+    async def _lane(self) -> None:
+        while True:
+            await self._filled.wait()
+            batch, self._waiting = self._waiting[:LARGEST_BATCH], self._waiting[LARGEST_BATCH:]
+            if not self._waiting:
+                self._filled.clear()
+            if batch:
+                await self._carry(batch)
+
+    async def _carry(self, batch: list[tuple[Script, tuple[Argument, ...], asyncio.Future[Any]]]) -> None:
+        try:
+            replies = await run_many(self._redis, [(script, arguments) for script, arguments, _ in batch])
+        except RedisError as error:
+            replies = [error] * len(batch)
+        for (_, _, future), reply in zip(batch, replies, strict=True):
+            if future.done():
+                continue  # its caller was cancelled
+            if isinstance(reply, Exception):
+                future.set_exception(reply)
+            else:
+                future.set_result(reply)
