@@ -24,20 +24,20 @@ from core.store import open_pool
 log = logging.getLogger(__name__)
 
 REDIS_CONNECTIONS = 128
-# New objects between two collections: a turn makes some hundred that its own end frees; the default is 700.
+# New objects between two collections; the default of 700 is what a few turns make.
 GC_THRESHOLD = 20_000
 STORE_CONNECTIONS = 8
 
 
 def create_app(settings: Settings) -> FastAPI:
-    """The application behind the edge; it connects at the first use, so it starts while Redis and PostgreSQL are away."""
+    """The application behind the edge; it connects at the first use, so it starts while its stores are away."""
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         redis = queue.connect(settings.redis, REDIS_CONNECTIONS)
         pool = await open_pool(settings.postgres, STORE_CONNECTIONS, "chatbot-api")
         upstream = _upstream(settings)
-        # What lives as long as the process need not be looked at again and again.
+        # What is there now lives as long as the process.
         gc.freeze()
         gc.set_threshold(GC_THRESHOLD)
         async with asyncio.TaskGroup() as tasks:

@@ -1,15 +1,16 @@
 """From raw bytes to a checked body, or to an error that names the field."""
 
-import json
 import math
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar
 
+import orjson
 from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
 
 from api.errors import ApiError, invalid
+from api.schemas.wording import explain, path_text
 
 M = TypeVar("M", bound=BaseModel)
 
@@ -17,102 +18,92 @@ LIST_LIMIT = 100
 DEFAULT_LIMIT = 20
 # jsonb and every client can hold these; beyond them numbers change silently.
 SMALLEST_INT, LARGEST_INT = -(2**63), 2**64 - 1
+# The JSON encoder ends at 254 levels, and what is kept comes back within some of our own.
 DEEPEST = 100
-TOO_LONG = {
-    "String": ("string_above_max_length", "characters"),
-    "List": ("array_above_max_length", "entries"),
-    "Dictionary": ("object_above_max_properties", "pairs"),
-}
+PLAIN = frozenset({str, bool, type(None)})
+
+NUL = b"\\u0000"
+# An escape: a whole surrogate pair, half of one (the group), or any other.
+ESCAPE = re.compile(
+    rb"\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|(u[dD][89a-fA-F][0-9a-fA-F]{2})|.)", re.DOTALL
+)
 
 
 def parse(model: type[M], raw: bytes) -> M:
     """The body as `model`; raises ApiError 400 with the first thing that is wrong with it."""
-    if b"\\u0000" in raw:
-        _refuse_bad_text(raw)
     try:
-        return model.model_validate_json(raw)
+        body = model.model_validate_json(raw)
     except ValidationError as error:
-        raise _first(error.errors(include_url=False)[0], raw) from error
+        details = error.errors(include_url=False)[0]
+        if details["type"] == "json_invalid":
+            raise _broken(raw, details["ctx"]["error"]) from None
+        raise explain(details) from None
+    if NUL in raw:
+        _refuse_nul(raw)
+    return body
 
 
-def _first(details: ErrorDetails, raw: bytes) -> ApiError:
-    param = path_text(part for part in details["loc"] if not (isinstance(part, str) and part.startswith("@")))
-    kind, context = details["type"], details.get("ctx", {})
-    shown = f"'{param}'" if param else "The body"
-    match kind:
-        case "json_invalid":
-            if "surrogate" in details["msg"]:
-                _refuse_bad_text(raw)
-            return invalid("invalid_json", f"The body is no valid JSON: {context.get('error', 'syntax')}.", None)
-        case "missing" | "union_tag_not_found":
-            what = "is required" if kind == "missing" else "must be an object with a type"
-            return invalid("missing_required_parameter", f"{shown} {what}.", param)
-        case "extra_forbidden":
-            return invalid("unknown_parameter", f"{shown} is not supported. Remove it.", param)
-        case "string_too_long" | "too_long":
-            code, unit = TOO_LONG[context.get("field_type", "String")]
-            return invalid(code, f"{shown} is too long: at most {context['max_length']} {unit} are allowed.", param)
-        case "union_tag_invalid":
-            tags = str(context["expected_tags"]).replace("@", "")
-            return invalid("invalid_value", f"'{param}.type' must be one of {tags}.", f"{param}.type")
-    wrong_type = kind.endswith("_type") or kind == "int_from_float"
-    return invalid(
-        "invalid_type" if wrong_type else "invalid_value", f"{shown}: {_sentence(details['msg'])}", param or None
-    )
-
-
-def _sentence(message: str) -> str:
-    message = message.removeprefix("Value error, ")
-    return message if message.endswith(".") else f"{message}."
-
-
-def path_text(parts: Iterator[str | int]) -> str:
-    """('input', 0, 'content') as OpenAI writes it: input[0].content."""
-    text = ""
-    for part in parts:
-        text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
-    return text
-
-
-def _refuse_bad_text(raw: bytes) -> None:
-    """Raise ApiError for a NUL or a lone surrogate; an escaped backslash before `u0000` is neither."""
+def _broken(raw: bytes, why: str) -> ApiError:
+    if not raw.strip():
+        return invalid("invalid_json", "The body is empty. Send a JSON object.", None)
+    if raw.startswith((b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")):
+        return invalid("invalid_json", "The body starts with a byte order mark. Send plain UTF-8 without one.", None)
     try:
-        body = json.loads(raw)
-    except (ValueError, RecursionError):
-        return  # the real parser says what is wrong
-    for path, text in _strings(body, ()):
-        if "\x00" in text or any("\ud800" <= character <= "\udfff" for character in text):
-            param = path_text(iter(path))
-            message = f"'{param}' holds a NUL or half of a surrogate pair, which no store can keep. Remove it."
-            raise invalid("invalid_value", message, param or None)
+        # Half of a pair is the one mistake within a string that has a place in the body: find it as a NUL is found.
+        _refuse_nul(ESCAPE.sub(lambda escape: NUL if escape[1] else escape[0], raw))
+    except ApiError as error:
+        return error
+    return invalid("invalid_json", f"The body could not be parsed as JSON: {why}.", None)
 
 
-def _strings(value: Any, path: tuple[str | int, ...]) -> Iterator[tuple[tuple[str | int, ...], str]]:  # noqa: ANN401
-    match value:
-        case str():
-            yield path, value
-        case list():
-            for index, member in enumerate(value):
-                yield from _strings(member, (*path, index))
-        case dict():
-            for key, member in value.items():
-                yield path, key
-                yield from _strings(member, (*path, key))
+def _refuse_nul(raw: bytes) -> None:
+    """Raise ApiError for a NUL; an escaped backslash before `u0000` is none."""
+    try:
+        level: list[tuple[tuple[str | int, ...], Any]] = [((), orjson.loads(raw))]
+    except orjson.JSONDecodeError:
+        return
+    for path, value in level:
+        match value:
+            case str() if "\0" in value:
+                _refuse_text(path)
+            case list():
+                level.extend(((*path, index), member) for index, member in enumerate(value))
+            case dict():
+                if any("\0" in key for key in value):
+                    _refuse_text(path)
+                level.extend(((*path, key), member) for key, member in value.items())
 
 
-def check_free_form(value: Any, depth: int = 0) -> None:  # noqa: ANN401 - free-form JSON is anything
+def _refuse_text(path: tuple[str | int, ...]) -> NoReturn:
+    param = path_text(path)
+    where = f"'{param}'" if param else "the body"
+    message = f"Invalid text in {where}: a NUL character or half of a surrogate pair can't be stored. Remove it."
+    raise invalid("invalid_value", message, param or None)
+
+
+def check_free_form(value: Any) -> None:  # noqa: ANN401 - free-form JSON is anything
     """Raise ValueError for JSON that can't be kept and given back unchanged."""
-    if depth > DEEPEST:
-        raise ValueError(f"is nested more than {DEEPEST} levels deep")
-    if isinstance(value, int) and not SMALLEST_INT <= value <= LARGEST_INT:
-        raise ValueError("holds an integer of more than 64 bits; send it as a string")
-    if isinstance(value, float) and not math.isfinite(value):
-        raise ValueError("holds a number that JSON does not have (NaN or infinite)")
-    if isinstance(value, dict):
-        value = list(value.values())
-    if isinstance(value, list):
-        for member in value:
-            check_free_form(member, depth + 1)
+    level = [value]
+    for _ in range(DEEPEST):
+        level = [member for outer in level for member in _members(outer) if member.__class__ not in PLAIN]
+        if not level:
+            return
+        for member in level:
+            if isinstance(member, int) and not SMALLEST_INT <= member <= LARGEST_INT:
+                raise ValueError("an integer has more than 64 bits. Send it as a string")
+            if isinstance(member, float) and not math.isfinite(member):
+                raise ValueError("a number is not finite, which JSON does not have")
+    raise ValueError(f"it is nested more than {DEEPEST} levels deep")
+
+
+def _members(value: Any) -> Any:  # noqa: ANN401 - free-form JSON is anything
+    match value:
+        case dict():
+            return value.values()
+        case list():
+            return value
+        case _:
+            return ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,15 +117,15 @@ def parse_list_query(query: Mapping[str, str]) -> ListQuery:
     """`after`, `limit` (1-100, 20) and `order` (desc) of a list; raises ApiError 400."""
     limit_text = query.get("limit", str(DEFAULT_LIMIT))
     if not (limit_text.isascii() and limit_text.isdecimal() and 1 <= int(limit_text[:9]) <= LIST_LIMIT):
-        _refuse("limit", f"must be a whole number from 1 to {LIST_LIMIT}")
+        _refuse("limit", f"expected a whole number from 1 to {LIST_LIMIT}")
     order = query.get("order", "desc")
     if order not in ("asc", "desc"):
-        _refuse("order", "must be 'asc' or 'desc'")
+        _refuse("order", "supported values are: 'asc' or 'desc'")
     after = query.get("after") or None
-    if after is not None and "\x00" in after:
-        _refuse("after", "must be the id of an item")
+    if after is not None and not re.fullmatch("[A-Za-z0-9_-]{1,128}", after):
+        _refuse("after", "expected the id of an item")
     return ListQuery(after, int(limit_text), order)
 
 
 def _refuse(param: str, why: str) -> NoReturn:
-    raise invalid("invalid_value", f"'{param}' {why}.", param)
+    raise invalid("invalid_value", f"Invalid '{param}': {why}.", param)

@@ -7,10 +7,8 @@ from collections.abc import AsyncIterator
 from api import history
 from api.connections import Connections
 from api.turn.events import KEEPALIVE, payload, split
-from api.turn.running import Turn
+from api.turn.running import KEEPALIVE_SECONDS, Turn
 
-# A comment this often keeps proxies from closing a quiet stream.
-KEEPALIVE_SECONDS = 15.0
 # How often the log of a response that runs elsewhere is looked at.
 POLL_SECONDS = 0.1
 # A running response is closed by somebody well before this; only Redis away for long lets a follower wait so long.
@@ -29,13 +27,11 @@ async def follow(connections: Connections, turn: Turn) -> AsyncIterator[list[byt
     while not turn.ended or turn.sequence > sent:
         frames = turn.frames_from(sent)
         if frames is None:
-            frames = [
-                frame async for logged in _logged(connections, turn.tenant, turn.response, sent) for frame in logged
-            ]
+            frames = await _logged(connections, turn.tenant, turn.response, sent)
         if frames:
             sent += len(frames)
             yield frames
-        elif not await _changed(turn):
+        elif await turn.changed():
             yield [KEEPALIVE]
     if turn.interruption == "lost":
         async for frames in follow_log(connections, turn.tenant, turn.response, sent):
@@ -44,20 +40,16 @@ async def follow(connections: Connections, turn: Turn) -> AsyncIterator[list[byt
         raise CutError
 
 
-async def _changed(turn: Turn) -> bool:
-    """Wait for news of the turn; False when there was none for long enough to show a proxy that we live."""
-    try:
-        async with asyncio.timeout(KEEPALIVE_SECONDS):
-            await turn.changed()
-    except TimeoutError:
-        return False
-    return True
-
-
-async def _logged(connections: Connections, tenant: str, response: str, first: int) -> AsyncIterator[list[bytes]]:
+async def _logged(connections: Connections, tenant: str, response: str, first: int) -> list[bytes]:
+    """What the log has of the events numbered `first` and above."""
+    found: list[bytes] = []
     for last, blob in await history.log_after(connections.redis, tenant, response, first - 1):
         frames = list(split(blob))
-        yield frames[max(0, first - (last - len(frames) + 1)) :]
+        # A flush that was sent again overlaps the one before it.
+        fresh = frames[max(0, first - (last - len(frames) + 1)) :]
+        found += fresh
+        first = last + 1
+    return found
 
 
 async def follow_log(connections: Connections, tenant: str, response: str, first: int) -> AsyncIterator[list[bytes]]:
@@ -65,15 +57,15 @@ async def follow_log(connections: Connections, tenant: str, response: str, first
     heard = time.monotonic()
     kept_alive = heard
     while True:
-        async for frames in _logged(connections, tenant, response, first):
-            if frames:
-                yield frames
-                last = payload(frames[-1])
-                first = int(str(last["sequence_number"])) + 1
-                heard = kept_alive = time.monotonic()
-                if last["type"] in TERMINAL:
-                    return
         now = time.monotonic()
+        frames = await _logged(connections, tenant, response, first)
+        if frames:
+            yield frames
+            last = payload(frames[-1])
+            if last["type"] in TERMINAL:
+                return
+            first = int(str(last["sequence_number"])) + 1
+            heard = kept_alive = now
         if now - heard > SILENCE_SECONDS:
             raise CutError
         if now - kept_alive > KEEPALIVE_SECONDS:

@@ -10,6 +10,8 @@ from api.turn.events import frame
 KEPT_FRAMES = 256
 # A pod sends at most this many events that the log does not have, so that a successor's numbers lie above them.
 UNLOGGED_LIMIT = 1000
+# A comment this often keeps proxies from closing a quiet stream.
+KEEPALIVE_SECONDS = 15.0
 
 Interruption = Literal["cancelled", "lost", "gone", "shutdown"]
 
@@ -38,7 +40,9 @@ class Turn:
         """How many events Redis has."""
         self._frames: list[bytes] = []
         self._dropped = 0
-        self._waiting: list[asyncio.Future[None]] = []
+        self._waiting: list[asyncio.Future[bool]] = []
+        self._nudged_sequence = 0
+        self._nudging = asyncio.get_running_loop().call_later(KEEPALIVE_SECONDS, self._nudge)
 
     def emit(self, event: bytes, fields: bytes) -> None:
         if self.streamed:
@@ -51,17 +55,18 @@ class Turn:
         self.sequence += 1
         self.logged = self.sequence
 
-    def notify(self) -> None:
-        """Wake everybody who waits for events or for the end."""
+    def notify(self, *, quiet: bool = False) -> None:
+        """Wake everybody who waits for events or for the end; `quiet`: there are none, and for long."""
         waiting, self._waiting = self._waiting, []
         for future in waiting:
             if not future.done():
-                future.set_result(None)
+                future.set_result(quiet)
 
-    async def changed(self) -> None:
-        future = asyncio.get_running_loop().create_future()
+    async def changed(self) -> bool:
+        """Wait for news; True when only time has passed and a proxy may doubt that we live."""
+        future: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         self._waiting.append(future)
-        await future
+        return await future
 
     def frames_from(self, sequence: int) -> list[bytes] | None:
         """The frames numbered `sequence` and above; None when they were dropped from memory already."""
@@ -96,6 +101,13 @@ class Turn:
         """Its only client went away."""
         self.interrupt("cancelled")
 
+    def _nudge(self) -> None:
+        if self.sequence == self._nudged_sequence:
+            self.notify(quiet=True)
+        self._nudged_sequence = self.sequence
+        self._nudging = asyncio.get_running_loop().call_later(KEEPALIVE_SECONDS, self._nudge)
+
     def end(self) -> None:
+        self._nudging.cancel()
         self.ended = True
         self.notify()

@@ -34,8 +34,6 @@ def told(answer: Any) -> Any:  # noqa: ANN401 - JSON of any shape
     """The error in a provider's JSON: an object or a text; None when there is none."""
     if not isinstance(answer, dict):
         return None
-    if answer.get("object") == "error":
-        return answer
     return answer.get("error") or answer.get("detail") or (answer if "message" in answer else None)
 
 
