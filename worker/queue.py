@@ -68,9 +68,16 @@ class Stored:
     """Conversations that inherit from what was deleted, or got back a dead letter."""
 
 
-async def claim(redis: Redis, session: str, max_entries: int) -> Lease | None:
-    """Lease the next range for the holder of a PostgreSQL session; None when there is nothing to do."""
-    token = secrets.token_hex(16)
+def new_token() -> str:
+    """Random, and brought by the holder: a counter would repeat after Redis came back from an older copy."""
+    return secrets.token_hex(16)
+
+
+async def claim(redis: Redis, token: str, session: str, max_entries: int) -> Lease | None:
+    """Lease the next range for the holder of a PostgreSQL session; None when there is nothing to do.
+
+    The same token gets the same range, so that a claim whose reply was lost leaves none behind.
+    """
     candidate = time.time_ns() // 1_000_000
     reply = await _claim(redis, candidate, token, session, LEASE_MS, max_entries, MAX_BYTES, HOT_SECONDS, MAX_FAILURES)
     if len(reply) == 3:

@@ -91,7 +91,7 @@ async def _claim(writer: Writer, lane: Lane) -> Lease | None:
         await writer.postgres_outage.pause(_trouble(error))
         return None
     try:
-        lease = await queue.claim(writer.redis, session, writer.settings.batch_entries)
+        lease = await queue.claim(writer.redis, queue.new_token(), session, writer.settings.batch_entries)
         writer.redis_outage.over()
         if lease is None:
             await queue.wait(writer.redis, queue.IDLE_WAIT_SECONDS)
