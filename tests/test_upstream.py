@@ -1,5 +1,6 @@
 """What real chat-completions servers send, and what an answer of ours makes of it."""
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -103,7 +104,7 @@ async def seen(fake: Part, text: str) -> list[dict[str, Any]]:
         ("vllm", "Let me think", COUNTED, STOP),
         ("reasoning", "Let me think", None, STOP),
         ("openrouter", "", None, STOP),
-        ("ollama", "", None, STOP),
+        ("ollama", "", None, Finish("length")),
         ("usage-null", "", COUNTED, STOP),
         ("no-usage", "", None, STOP),
         ("no-space", "", None, STOP),
@@ -143,6 +144,7 @@ async def test_every_dialect_says_hello_world(
     [
         ("tool-pieces", [("call_a", "weather", '{"city":"Oslo"}'), ("call_b", "time", "{}")]),
         ("tool-no-index", [(None, "weather", '{"city":"Oslo"}'), (None, "time", '{"zone":"CET"}')]),
+        ("tool-by-id", [("a", "weather", "{}"), ("b", "time", "{}")]),
         ("tool-index-0", [("a", "weather", "{}"), ("b", "time", "{}")]),
         ("tool-random-ids", [("x1", "weather", "{}")]),
         ("tool-no-arguments", [("a", "now", "{}")]),
@@ -178,6 +180,7 @@ async def test_a_refusal_and_a_character_in_pieces(upstream: ChatCompletions) ->
     [
         ("openrouter-error", "Hello world", 502, "upstream_error"),
         ("openrouter-error-first", "", 400, "upstream_rejected"),
+        ("finish-error", "Hello world", 502, "upstream_error"),
         ("vllm-error", "Hello world", 502, "upstream_error"),
         ("vllm-error-first", "", 400, "context_length_exceeded"),
         ("json-error", "", 502, "upstream_error"),
@@ -191,18 +194,19 @@ async def test_a_refusal_and_a_character_in_pieces(upstream: ChatCompletions) ->
         ("hang", "", 504, "upstream_timeout"),
         ("hang-headers", "", 504, "upstream_timeout"),
         ("drop", "", 502, "upstream_error"),
-        ("status-400", "", 400, "upstream_rejected"),
-        ("status-401", "", 502, "upstream_auth"),
-        ("status-403", "", 502, "upstream_auth"),
-        ("status-404", "", 400, "upstream_rejected"),
-        ("status-413", "", 400, "upstream_rejected"),
-        ("status-429", "", 429, "rate_limit_exceeded"),
-        ("status-500", "", 502, "upstream_error"),
-        ("status-504", "", 504, "upstream_timeout"),
+        ("400", "", 400, "upstream_rejected"),
+        ("401", "", 502, "upstream_auth"),
+        ("403", "", 502, "upstream_auth"),
+        ("404", "", 400, "upstream_rejected"),
+        ("413", "", 400, "upstream_rejected"),
+        ("429", "", 429, "rate_limit_exceeded"),
+        ("500", "", 502, "upstream_error"),
+        ("504", "", 504, "upstream_timeout"),
         ("redirect", "", 502, "upstream_error"),
         ("context", "", 400, "context_length_exceeded"),
         ("context-vllm", "", 400, "context_length_exceeded"),
         ("detail", "", 400, "upstream_rejected"),
+        ("html-in-json", "", 400, "upstream_rejected"),
         ("long-message", "", 400, "upstream_rejected"),
         ("echo-key", "", 400, "upstream_rejected"),
         ("html-404", "", 400, "upstream_rejected"),
@@ -224,11 +228,12 @@ async def test_a_failure_is_told_after_the_text_before_it(
         assert secret not in error.message
 
 
-async def test_the_providers_words_reach_the_client(upstream: ChatCompletions) -> None:
-    with pytest.raises(UpstreamError, match="fake error 400"):
-        await upstream.complete(ask("fake-status-400"))
-    with pytest.raises(UpstreamError, match="Field required"):
-        await upstream.complete(ask("fake-detail"))
+@pytest.mark.parametrize(
+    ("model", "words"), [("400", "fake error 400"), ("detail", "Field required"), ("redirect", "HTTP 307")]
+)
+async def test_the_providers_words_reach_the_client(upstream: ChatCompletions, model: str, words: str) -> None:
+    with pytest.raises(UpstreamError, match=words):
+        await upstream.complete(ask(f"fake-{model}"))
 
 
 @pytest.mark.parametrize("way", ["stream", "complete"])
@@ -239,8 +244,8 @@ async def test_the_providers_words_reach_the_client(upstream: ChatCompletions) -
         ("fake-503-then-ok-2", 3, True),
         ("fake-500-then-ok-3", 3, False),
         ("fake-drop", 3, False),
-        ("fake-status-400", 1, False),
-        ("fake-status-401", 1, False),
+        ("fake-400", 1, False),
+        ("fake-401", 1, False),
         ("fake-quota", 1, False),
         ("fake-429-later", 1, False),
     ],
@@ -267,6 +272,24 @@ async def test_the_providers_wish_to_wait_is_passed_on(upstream: ChatCompletions
     assert caught.value.retry_after_seconds == 77
 
 
+async def test_after_the_finish_reason_nothing_is_missing(fake: Part) -> None:
+    async with made(fake.port, Timeouts(between_tokens=0.2)) as upstream:
+        assert (await streamed(upstream, ask("fake-hang-end")))[-1] == STOP
+
+
+async def test_each_wait_has_its_own_time(fake: Part) -> None:
+    async with made(fake.port, Timeouts(first_token=60, between_tokens=0.2)) as upstream, asyncio.timeout(10):
+        with pytest.raises(UpstreamError, match="between two tokens"):
+            await streamed(upstream, ask("fake-hang-middle"))
+
+
+async def test_connections_are_kept_alive(fake: Part, upstream: ChatCompletions) -> None:
+    for _ in range(5):
+        await streamed(upstream, ask("fake", "one connection"))
+        await upstream.complete(ask("fake", "one connection"))
+    assert len({one["port"] for one in await seen(fake, "one connection")}) == 1
+
+
 async def test_comments_do_not_make_a_client_wait_for_ever(fake: Part) -> None:
     """Each comment keeps the socket busy, and none is a token."""
     quick = Timeouts(first_token=0.2, between_tokens=0.2)
@@ -278,7 +301,7 @@ async def test_comments_do_not_make_a_client_wait_for_ever(fake: Part) -> None:
 async def test_the_whole_answer_has_an_end(fake: Part) -> None:
     async with made(fake.port, Timeouts(whole=0.3), attempts=1) as upstream:
         with pytest.raises(UpstreamError) as caught:
-            await streamed(upstream, ask("fake-50ms"))
+            await streamed(upstream, ask("fake-slow-50ms"))
         assert caught.value.code == "upstream_timeout"
         with pytest.raises(UpstreamError) as caught:
             await upstream.complete(ask("fake-hang"))
@@ -291,7 +314,7 @@ async def test_a_slow_reader_is_not_a_slow_provider(fake: Part) -> None:
         stream = upstream.stream(ask("fake-hold-slow-reader"))
         text = told(await anext(stream))
         # The reader is busy with another stream for longer than a wait between two tokens may last.
-        await streamed(upstream, ask("fake-20ms"))
+        await streamed(upstream, ask("fake-slow-20ms"))
         async with aiohttp.ClientSession() as session:
             await session.post(f"http://{fake.host}:{fake.port}/release/slow-reader")
         async for deltas in stream:
