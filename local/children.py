@@ -162,12 +162,12 @@ def _recorded(file: Path) -> psutil.Process | None:
         pid, started = file.read_text(encoding="utf-8").split()
         process = psutil.Process(int(pid))
         same = abs(process.create_time() - float(started)) < SAME_START_SECONDS
-        return process if same and _runs(process) else None
+        return process if same and runs(process) else None
     except (OSError, ValueError, psutil.NoSuchProcess):
         return None  # never written, cut off in the middle of writing, or ended by itself
 
 
-def _runs(process: psutil.Process) -> bool:
+def runs(process: psutil.Process) -> bool:
     """A zombie has ended; how soon a process that is not our child gets collected is init's affair."""
     try:
         return bool(process.status() != psutil.STATUS_ZOMBIE)
@@ -177,7 +177,7 @@ def _runs(process: psutil.Process) -> bool:
 
 def _wait_gone(processes: Sequence[psutil.Process], timeout_seconds: float) -> bool:
     end = time.monotonic() + timeout_seconds
-    while any(map(_runs, processes)):
+    while any(map(runs, processes)):
         if time.monotonic() > end:
             return False
         time.sleep(READY_POLL_SECONDS)

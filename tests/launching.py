@@ -76,14 +76,16 @@ class Launcher:
         wait_until_now(lambda: READY in self.output or self.process.poll() is not None, "the launcher's start", 60)
         assert READY in self.output, self.output
 
-    def interrupt(self) -> int:
-        """Ctrl-C: the terminal signals the whole foreground group."""
+    def press_ctrl_c(self) -> None:
+        """The terminal signals the whole foreground group."""
         os.killpg(self.process.pid, signal.SIGINT)
+
+    def wait(self) -> int:
         return self.process.wait(timeout=60)
 
     def terminate(self) -> int:
         self.process.terminate()
-        return self.process.wait(timeout=60)
+        return self.wait()
 
     def kill(self) -> None:
         self.process.kill()
@@ -107,10 +109,3 @@ class Launcher:
         if self._process is not None and self._process.poll() is None:
             self.terminate()
         end_stale(self.data / "logs", dict.fromkeys(PARTS, signal.SIGKILL))
-
-
-def runs(process: psutil.Process) -> bool:
-    try:
-        return bool(process.status() != psutil.STATUS_ZOMBIE)
-    except psutil.NoSuchProcess:
-        return False

@@ -10,9 +10,9 @@ import psutil
 import pytest
 from openai import AuthenticationError, OpenAI
 
-from local.children import HOST
+from local.children import HOST, runs
 from local.parts import ROOT
-from tests.launching import PARTS, Launcher, runs
+from tests.launching import PARTS, Launcher
 from tests.running import Folder, Part, Postgres
 from tests.waiting import wait_until_now
 
@@ -84,7 +84,8 @@ def test_ctrl_c_ends_every_part_and_the_next_start_knows_all(launcher: Launcher,
     known = texts(launcher.client(), conversation)
     assert known
     processes = launcher.parts()
-    assert launcher.interrupt() == 0
+    launcher.press_ctrl_c()
+    assert launcher.wait() == 0
     assert launcher.output.endswith("stopped\n")
     assert not [process for process in processes if runs(process)]
     launcher.start()
@@ -100,6 +101,17 @@ def test_nothing_outlives_a_killed_launcher(launcher: Launcher, conversation: st
     launcher.start()
     assert texts(launcher.client(), conversation) == known
     assert launcher.terminate() == 0
+
+
+def test_a_second_ctrl_c_kills_what_does_not_stop(launcher: Launcher) -> None:
+    launcher.start()
+    processes = launcher.parts()
+    launcher.part("api").suspend()
+    launcher.press_ctrl_c()
+    wait_until_now(lambda: "stopping api" in launcher.output, "the stop")
+    launcher.press_ctrl_c()
+    assert launcher.wait() == 130
+    assert not [process for process in processes if runs(process)]
 
 
 def test_what_a_killed_run_left_behind_is_ended(launcher: Launcher) -> None:
