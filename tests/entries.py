@@ -1,0 +1,68 @@
+"""Queue entries as the API writes them, for the tests of the worker."""
+
+import orjson
+from redis.asyncio import Redis
+
+from core.entry import Kind, item_tail, response_tail, tail
+from core.queue import LEASES, QUEUE
+from worker import queue
+from worker.queue import Lease
+
+TENANT = "default"
+FIRST_POSITION = 1_790_000_000_000_000
+SESSION = "1:1"
+
+
+def header(conversation: str, position: int) -> bytes:
+    return f"1 {TENANT} {conversation} {position} ".encode()
+
+
+def item(number: int, conversation: str = "conv_1", response: str | None = None, text: str = "hello") -> bytes:
+    """The item `msg_NUMBER` at the position of the same number."""
+    body = orjson.dumps({"id": f"msg_{number}", "type": "message", "content": text})
+    return header(conversation, FIRST_POSITION + number) + item_tail(f"msg_{number}", response, body)
+
+
+def broken_item(number: int, body: bytes, conversation: str = "conv_1") -> bytes:
+    return header(conversation, FIRST_POSITION + number) + item_tail(f"msg_{number}", None, body)
+
+
+def response(number: int, inputs: int, outputs: int, conversation: str = "conv_1", status: str = "completed") -> bytes:
+    """The response `resp_NUMBER`, whose first item is `msg_NUMBER`."""
+    body = orjson.dumps({"id": f"resp_{number}", "status": status, "created_at": 1_790_000_000})
+    start = header(conversation, FIRST_POSITION + number)
+    return start + response_tail(f"resp_{number}", inputs, outputs, body)
+
+
+def conversation(name: str, number: int, metadata: dict[str, str], parent: str | None = None) -> bytes:
+    body = {
+        "created_at": 1_790_000_000,
+        "metadata": metadata,
+        "hidden": parent is not None,
+        "parent": parent,
+        "parent_position": None if parent is None else FIRST_POSITION + number,
+    }
+    return header(name, FIRST_POSITION + number) + tail(Kind.CONVERSATION, name, orjson.dumps(body))
+
+
+def deletion(kind: Kind, name: str, conversation: str, number: int = 900) -> bytes:
+    return header(conversation, FIRST_POSITION + number) + tail(kind, name)
+
+
+async def push(redis: Redis, *entries: bytes) -> None:
+    await redis.rpush(QUEUE, *entries)
+
+
+async def claim(redis: Redis, max_entries: int = 1000, session: str = SESSION) -> Lease:
+    lease = await queue.claim(redis, queue.new_token(), session, max_entries)
+    assert lease is not None, "nothing to claim"
+    return lease
+
+
+async def nothing_to_claim(redis: Redis) -> bool:
+    return await queue.claim(redis, queue.new_token(), SESSION, 1000) is None
+
+
+async def expire(redis: Redis, lease: Lease) -> None:
+    """As if its holder had not been heard of for the whole lease."""
+    await redis.zadd(LEASES, {f"{lease.first}:{lease.end}:{lease.token}": 1}, xx=True)
