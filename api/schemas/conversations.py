@@ -1,28 +1,50 @@
 """Bodies of the Conversations API."""
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import ConfigDict, Field
+from pydantic import BeforeValidator, ConfigDict, Field, model_validator
+from pydantic_core import PydanticKnownError
 
-from api.schemas.items import Item, Model
-
-Json = dict[str, Any]
+from api.schemas.items import Item
+from api.schemas.parts import Json, Many, Model
+from api.schemas.wording import refused
 
 MOST_ITEMS = 20
 
+MOST_PAIRS = 16
+
+
+def _few(value: Any) -> Any:  # noqa: ANN401 - whatever a client sent
+    """Count before looking at each of what may be a million wrong pairs."""
+    if isinstance(value, dict) and len(value) > MOST_PAIRS:
+        limits = {"field_type": "Dictionary", "max_length": MOST_PAIRS, "actual_length": len(value)}
+        raise PydanticKnownError("too_long", limits)
+    return value
+
+
 Metadata = Annotated[
-    dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]], Field(max_length=16)
+    dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]], BeforeValidator(_few)
 ]
 
 
 class Body(Model):
     """A body with a field that we do not know is refused: what it asks for would not happen."""
 
-    model_config = ConfigDict(strict=True, extra="forbid")
+    # "forbid" would tell of each of what may be a million unknown fields.
+    model_config = ConfigDict(strict=True, extra="allow")
+
+    @model_validator(mode="after")
+    def _known(self) -> Self:
+        for name in self.model_extra or ():
+            message = (
+                f"Unknown parameter: '{name[:64]}'. Check its spelling, or leave it out: this service can't do it."
+            )
+            raise refused("unknown_parameter", message, name)
+        return self
 
 
 class CreateConversation(Body):
-    items: Annotated[list[Item], Field(max_length=MOST_ITEMS)] | None = None
+    items: Annotated[Many[Item], Field(max_length=MOST_ITEMS)] | None = None
     metadata: Metadata | None = None
 
     def new_items(self) -> list[Json]:
@@ -34,7 +56,7 @@ class UpdateConversation(Body):
 
 
 class CreateItems(Body):
-    items: Annotated[list[Item], Field(min_length=1, max_length=MOST_ITEMS)]
+    items: Annotated[Many[Item], Field(min_length=1, max_length=MOST_ITEMS)]
 
     def new_items(self) -> list[Json]:
         return [item.stored() for item in self.items]

@@ -2,7 +2,7 @@
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, NoReturn, TypeVar
 
@@ -59,26 +59,34 @@ def _broken(raw: bytes, why: str) -> ApiError:
 def _refuse_nul(raw: bytes) -> None:
     """Raise ApiError for a NUL; an escaped backslash before `u0000` is none."""
     try:
-        level: list[tuple[tuple[str | int, ...], Any]] = [((), orjson.loads(raw))]
+        path = _path_of_nul(orjson.loads(raw))
     except orjson.JSONDecodeError:
         return
-    for path, value in level:
-        match value:
-            case str() if "\0" in value:
-                _refuse_text(path)
-            case list():
-                level.extend(((*path, index), member) for index, member in enumerate(value))
-            case dict():
-                if any("\0" in key for key in value):
-                    _refuse_text(path)
-                level.extend(((*path, key), member) for key, member in value.items())
+    if path is not None:
+        param = path_text(path)
+        where = f"'{param}'" if param else "the body"
+        message = f"Invalid text in {where}: a NUL character or half of a surrogate pair can't be stored. Remove it."
+        raise invalid("invalid_value", message, param or None)
 
 
-def _refuse_text(path: tuple[str | int, ...]) -> NoReturn:
-    param = path_text(path)
-    where = f"'{param}'" if param else "the body"
-    message = f"Invalid text in {where}: a NUL character or half of a surrogate pair can't be stored. Remove it."
-    raise invalid("invalid_value", message, param or None)
+def _path_of_nul(value: Any, depth: int = 0) -> list[str | int] | None:  # noqa: ANN401 - whatever a client sent
+    members: Iterable[tuple[str | int, Any]] = ()
+    match value:
+        case str() if "\0" in value:
+            return []
+        case list():
+            members = enumerate(value)
+        case dict():
+            if any("\0" in key for key in value):
+                return []
+            members = value.items()
+    # What lies deeper is not kept.
+    if depth < DEEPEST:
+        for key, member in members:
+            path = _path_of_nul(member, depth + 1)
+            if path is not None:
+                return [key, *path]
+    return None
 
 
 def check_free_form(value: Any) -> None:  # noqa: ANN401 - free-form JSON is anything

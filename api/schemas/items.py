@@ -3,111 +3,22 @@
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, model_validator
+from pydantic import ConfigDict, Discriminator, Field, Tag, model_validator
 
 from api.ids import new_id
 from api.schemas.edge import check_free_form
-
-Json = dict[str, Any]
-
-LONGEST_TEXT = 10 * 1024 * 1024
-LONGEST_IMAGE = 20 * 1024 * 1024
-LONGEST_FILE = 32 * 1024 * 1024
+from api.schemas.parts import InputContent, InputPart, Json, Many, Model, OutputContent, OutputPart, Text
 
 Status = Literal["in_progress", "completed", "incomplete"] | None
-Text = Annotated[str, Field(max_length=LONGEST_TEXT)]
-CallId = Annotated[str, Field(min_length=1, max_length=64)]
-Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[a-zA-Z0-9_-]+$")]
+# The specification says 64, and has a pattern for names. But what a client got as output must be good input, and
+# providers make longer ids (some hide a signature in them) and models call what they like.
+CallId = Annotated[str, Field(min_length=1, max_length=65536)]
+CalledName = Annotated[str, Field(min_length=1, max_length=1024)]
 
 
-class Model(BaseModel):
-    """JSON types are taken as they are: "1" is no number. What an item has beyond its fields is left out."""
-
-    model_config = ConfigDict(strict=True, extra="ignore")
-
-
-class InputText(Model):
-    type: Literal["input_text"]
-    text: Text
-
-    def stored(self) -> Json:
-        return {"type": "input_text", "text": self.text}
-
-
-class InputImage(Model):
-    type: Literal["input_image"]
-    image_url: Annotated[str, Field(min_length=1, max_length=LONGEST_IMAGE)]
-    detail: Literal["auto", "low", "high", "original"] | None = None
-
-    def stored(self) -> Json:
-        return {"type": "input_image", "image_url": self.image_url, "detail": self.detail or "auto"}
-
-
-class InputFile(Model):
-    type: Literal["input_file"]
-    filename: Annotated[str, Field(max_length=1024)] | None = None
-    file_data: Annotated[str, Field(max_length=LONGEST_FILE)] | None = None
-    file_url: Text | None = None
-
-    @model_validator(mode="after")
-    def _has_content(self) -> "InputFile":
-        if not self.file_data and not self.file_url:
-            raise ValueError("needs file_data or file_url")
-        return self
-
-    def stored(self) -> Json:
-        return self.model_dump(exclude_none=True)
-
-
-class OutputText(Model):
-    type: Literal["output_text"]
-    text: Text
-    annotations: list[Json] | None = None
-
-    @model_validator(mode="after")
-    def _keepable(self) -> "OutputText":
-        check_free_form(self.annotations)
-        return self
-
-    def stored(self) -> Json:
-        return {"type": "output_text", "text": self.text, "annotations": self.annotations or [], "logprobs": []}
-
-
-class RefusalPart(Model):
-    type: Literal["refusal"]
-    refusal: Text
-
-    def stored(self) -> Json:
-        return {"type": "refusal", "refusal": self.refusal}
-
-
-def type_tag(value: Any) -> str | None:  # noqa: ANN401 - whatever a client sent
-    """The tag of a union's member is its type behind an "@", which keeps it out of an error's `param`."""
-    kind = value.get("type") if isinstance(value, dict) else None
-    return f"@{kind}" if isinstance(kind, str) else None
-
-
-InputPart = Annotated[
-    Annotated[InputText, Tag("@input_text")]
-    | Annotated[InputImage, Tag("@input_image")]
-    | Annotated[InputFile, Tag("@input_file")],
-    Discriminator(type_tag),
-]
-OutputPart = Annotated[
-    Annotated[OutputText, Tag("@output_text")] | Annotated[RefusalPart, Tag("@refusal")], Discriminator(type_tag)
-]
-
-
-def _text_or_list(value: Any) -> str:  # noqa: ANN401 - whatever a client sent
-    return "@text" if isinstance(value, str) else "@list"
-
-
-InputContent = Annotated[
-    Annotated[Text, Tag("@text")] | Annotated[list[InputPart], Tag("@list")], Discriminator(_text_or_list)
-]
-OutputContent = Annotated[
-    Annotated[Text, Tag("@text")] | Annotated[list[OutputPart], Tag("@list")], Discriminator(_text_or_list)
-]
+def _ended(status: Status) -> str:
+    """Nobody works on what a client brings."""
+    return "incomplete" if status == "incomplete" else "completed"
 
 
 def _parts(content: str | Sequence[InputPart | OutputPart], text_part: Json) -> list[Json]:
@@ -135,7 +46,7 @@ class AssistantMessage(Model):
     def stored(self) -> Json:
         text_part = {"type": "output_text", "text": self.content, "annotations": [], "logprobs": []}
         parts = _parts(self.content, text_part)
-        status = self.status or "completed"
+        status = _ended(self.status)
         item = {"id": new_id("msg_"), "type": "message", "status": status, "role": "assistant", "content": parts}
         return item if self.phase is None else {**item, "phase": self.phase}
 
@@ -143,7 +54,7 @@ class AssistantMessage(Model):
 class FunctionCall(Model):
     type: Literal["function_call"]
     call_id: CallId
-    name: Name
+    name: CalledName
     arguments: Text
     status: Status = None
 
@@ -151,7 +62,7 @@ class FunctionCall(Model):
         return {
             "id": new_id("fc_"),
             "type": "function_call",
-            "status": self.status or "completed",
+            "status": _ended(self.status),
             "call_id": self.call_id,
             "name": self.name,
             "arguments": self.arguments,
@@ -169,7 +80,7 @@ class FunctionCallOutput(Model):
         return {
             "id": new_id("fco_"),
             "type": "function_call_output",
-            "status": self.status or "completed",
+            "status": _ended(self.status),
             "call_id": self.call_id,
             "output": output,
         }
@@ -187,8 +98,8 @@ class ReasoningText(Model):
 
 class Reasoning(Model):
     type: Literal["reasoning"]
-    summary: list[SummaryText]
-    content: list[ReasoningText] | None = None
+    summary: Many[SummaryText]
+    content: Many[ReasoningText] | None = None
     encrypted_content: Text | None = None
 
     def stored(self) -> Json:

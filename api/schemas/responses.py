@@ -1,24 +1,26 @@
 """The body of POST /v1/responses."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
 
 from api.schemas.conversations import Body, Metadata
 from api.schemas.edge import check_free_form
-from api.schemas.items import InputMessage, Item, Model, Name, Text, type_tag
-
-Json = dict[str, Any]
+from api.schemas.items import InputMessage, Item
+from api.schemas.parts import TEXT_OR_LIST, Json, Many, Model, Name, Text, form, type_tag
+from api.schemas.wording import WRONG_FORM, refused
 
 MOST_INPUT_ITEMS = 2000
 MOST_TOOLS = 128
 
-Identifier = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[A-Za-z0-9_-]+$")]
+ConversationId = Annotated[str, Field(max_length=128, pattern="^conv_[A-Za-z0-9_-]+$")]
+ResponseId = Annotated[str, Field(max_length=128, pattern="^resp_[A-Za-z0-9_-]+$")]
 ToolMode = Literal["none", "auto", "required"]
+TEXT_OR_OBJECT = Discriminator(form, custom_error_type=WRONG_FORM, custom_error_message="a string or an object")
 
 
 class ConversationParam(Model):
-    id: Identifier
+    id: ConversationId
 
 
 class FunctionTool(Model):
@@ -42,7 +44,7 @@ class FunctionChoice(Model):
 
 class AllowedTools(Model):
     type: Literal["allowed_tools"]
-    tools: Annotated[list[FunctionChoice], Field(min_length=1, max_length=MOST_TOOLS)]
+    tools: Annotated[Many[FunctionChoice], Field(min_length=1, max_length=MOST_TOOLS)]
     mode: ToolMode = "auto"
 
 
@@ -90,56 +92,46 @@ class StreamOptions(Model):
     include_obfuscation: bool | None = None
 
 
-def _form(value: Any) -> str:  # noqa: ANN401 - whatever a client sent
-    match value:
-        case str():
-            return "@text"
-        case {"type": "allowed_tools"}:
-            return "@allowed_tools"
-        case list():
-            return "@list"
-        case _:
-            return "@object"
+ToolChoice = Annotated[
+    Annotated[ToolMode, Tag("@text")]
+    | Annotated[
+        Annotated[
+            Annotated[FunctionChoice, Tag("@function")] | Annotated[AllowedTools, Tag("@allowed_tools")],
+            Discriminator(type_tag),
+        ],
+        Tag("@object"),
+    ],
+    TEXT_OR_OBJECT,
+]
 
 
 class CreateResponse(Body):
     """OpenAI's parameters; what this service can't do is refused, not ignored."""
 
     model: Annotated[str, Field(min_length=1, max_length=256)] | None = None
-    input: Annotated[
-        Annotated[Text, Tag("@text")]
-        | Annotated[list[Item], Field(max_length=MOST_INPUT_ITEMS), Tag("@list")]
-        | Annotated[Text, Tag("@object")],
-        Discriminator(_form),
-    ]
-    conversation: (
+    input: (
         Annotated[
-            Annotated[Identifier, Tag("@text")]
-            | Annotated[ConversationParam, Tag("@object")]
-            | Annotated[ConversationParam, Tag("@list")],
-            Discriminator(_form),
+            Annotated[Text, Tag("@text")] | Annotated[Many[Item], Field(max_length=MOST_INPUT_ITEMS), Tag("@list")],
+            TEXT_OR_LIST,
         ]
         | None
     ) = None
-    previous_response_id: Identifier | None = None
+    conversation: (
+        Annotated[
+            Annotated[ConversationId, Tag("@text")] | Annotated[ConversationParam, Tag("@object")], TEXT_OR_OBJECT
+        ]
+        | None
+    ) = None
+    previous_response_id: ResponseId | None = None
     instructions: Text | None = None
     store: bool = True
     stream: bool = False
     stream_options: StreamOptions | None = None
     background: Literal[False] = False
     metadata: Metadata | None = None
-    include: list[Literal["reasoning.encrypted_content"]] | None = None
-    tools: Annotated[list[FunctionTool], Field(max_length=MOST_TOOLS)] | None = None
-    tool_choice: (
-        Annotated[
-            Annotated[ToolMode, Tag("@text")]
-            | Annotated[AllowedTools, Tag("@allowed_tools")]
-            | Annotated[FunctionChoice, Tag("@object")]
-            | Annotated[FunctionChoice, Tag("@list")],
-            Discriminator(_form),
-        ]
-        | None
-    ) = None
+    include: Many[Literal["reasoning.encrypted_content"]] | None = None
+    tools: Annotated[Many[FunctionTool], Field(max_length=MOST_TOOLS)] | None = None
+    tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = None
     max_output_tokens: Annotated[int, Field(ge=16, le=2**31 - 1)] | None = None
     max_tool_calls: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = None
@@ -156,21 +148,42 @@ class CreateResponse(Body):
     prompt_cache_key: Annotated[str, Field(max_length=64)] | None = None
     # Hints without an effect on what is answered; OpenAI's SDKs and agents send them.
     prompt_cache_retention: str | None = None
+    prompt_cache_options: Json | None = None
     user: Annotated[str, Field(max_length=512)] | None = None
 
+    @field_validator("store", "stream", "background", mode="before")
+    @classmethod
+    def _null_is_unsaid(cls, value: object, field: ValidationInfo) -> object:
+        return cls.model_fields[str(field.field_name)].default if value is None else value
+
     @model_validator(mode="after")
-    def _consistent(self) -> "CreateResponse":
+    def _has_one_history(self) -> "CreateResponse":
         if self.conversation is not None and self.previous_response_id is not None:
-            raise ValueError("conversation and previous_response_id exclude each other: a response has one history")
-        names = {tool.name for tool in self.tools or []}
-        match self.tool_choice:
-            case FunctionChoice(name=name) if name not in names:
-                raise ValueError(f"tool_choice names '{name}', which is none of the tools")
-            case AllowedTools(tools=tools):
-                for tool in tools:
-                    if tool.name not in names:
-                        raise ValueError(f"tool_choice names '{tool.name}', which is none of the tools")
+            message = "'conversation' and 'previous_response_id' exclude each other: a response has one history."
+            raise refused("mutually_exclusive_parameters", message, "previous_response_id")
+        if not self.input and self.input != "" and self.conversation is None and self.previous_response_id is None:
+            message = "Missing required parameter: 'input'. Without a history there is nothing to answer."
+            raise refused("missing_required_parameter", message, "input")
         return self
+
+    @model_validator(mode="after")
+    def _chooses_known_tools(self) -> "CreateResponse":
+        match self.tool_choice:
+            case "required":
+                known = bool(self.tools)
+            case FunctionChoice(name=name):
+                known = name in self._tool_names()
+            case AllowedTools(tools=tools):
+                known = {tool.name for tool in tools} <= self._tool_names()
+            case _:
+                known = True
+        if not known:
+            message = "Invalid 'tool_choice': it asks for a function that is none of the 'tools'."
+            raise refused("invalid_value", message, "tool_choice")
+        return self
+
+    def _tool_names(self) -> set[str]:
+        return {tool.name for tool in self.tools or []}
 
     @property
     def conversation_id(self) -> str:
@@ -185,7 +198,14 @@ class CreateResponse(Body):
     @property
     def text_format(self) -> Json | None:
         wanted = self.text.format if self.text else None
-        return None if wanted is None else wanted.model_dump(by_alias=True)
+        match wanted:
+            case JsonSchemaFormat():
+                # The specification knows no null here, in what is echoed.
+                return {**wanted.model_dump(by_alias=True), "strict": bool(wanted.strict)}
+            case None:
+                return None
+            case _:
+                return wanted.model_dump()
 
     @property
     def verbosity(self) -> str | None:
@@ -204,4 +224,4 @@ class CreateResponse(Body):
         """The input as items of their own ids; a plain string is a user's message."""
         if isinstance(self.input, str):
             return [InputMessage(role="user", content=self.input).stored()]
-        return [item.stored() for item in self.input]
+        return [item.stored() for item in self.input or []]

@@ -32,9 +32,9 @@ JSON_NAMES = {
     type(None): "null",
 }
 SIZES = {
-    "string_too_long": ("string_above_max_length", "string too long", "max_length", "a string of at most {} characters"),
-    "string_too_short": ("string_below_min_length", "string too short", "min_length", "a string of at least {} characters"),
-    "too_short": ("array_below_min_length", "array too short", "min_length", "an array of at least {} entries"),
+    "string_too_long": ("string_above_max_length", "string too long", "max_length", "at most {} characters"),
+    "string_too_short": ("string_below_min_length", "string too short", "min_length", "at least {} characters"),
+    "too_short": ("array_below_min_length", "array too short", "min_length", "at least {} entries"),
     "greater_than_equal": ("below_min_value", "value too small", "ge", "a value >= {}"),
     "less_than_equal": ("above_max_value", "value too large", "le", "a value <= {}"),
 }  # fmt: skip
@@ -57,45 +57,61 @@ def path_text(parts: Iterable[str | int]) -> str:
 def explain(details: ErrorDetails) -> ApiError:
     """One error of pydantic's as ours. A union's tags start with "@", so that they can be kept out of `param`."""
     place = [part for part in details["loc"] if not (isinstance(part, str) and part.startswith("@"))]
-    key = place[-1:] == ["[key]"]
-    return _explain(details["type"], path_text(place[:-2] if key else place), details, "key" if key else "")
+    kind, got, context = details["type"], details["input"], details.get("ctx", {})
+    if place[-1:] == ["[key]"]:
+        param = path_text(place[:-2])
+        return invalid("invalid_value", f"Invalid '{param}': a key is longer than {context['max_length']}.", param)
+    param = path_text(place)
+    if kind in SIZES:
+        return _wrong_size(kind, param, got, context)
+    if kind in EXPECTED:
+        return wrong_type(param, EXPECTED[kind], got)
+    return _wrong_value(kind, param, details, context)
 
 
-def _explain(kind: str, param: str, details: ErrorDetails, part: str) -> ApiError:
-    context: dict[str, Any] = details.get("ctx", {})
+def _wrong_value(kind: str, param: str, details: ErrorDetails, context: dict[str, Any]) -> ApiError:
     match kind:
         case "missing":
             return missing(param)
-        case "literal_error" | "union_tag_invalid":
-            param += ".type" if kind == "union_tag_invalid" else ""
-            values = str(context.get("expected") or context["expected_tags"]).replace("@", "")
-            return invalid("invalid_value", f"Invalid value for '{param}'. Supported values are: {values}.", param)
-        case "union_tag_not_found" if isinstance(details["input"], dict):
-            if "type" not in details["input"]:
-                return missing(f"{param}.type")
-            return _wrong_type(f"{param}.type", "a string", details["input"]["type"])
+        case "union_tag_not_found":
+            return _without_type(param, details["input"])
+        case "union_tag_invalid" | "literal_error":
+            return _not_among(param, context)
         case "too_long":
             return _too_long(param, context)
-        case _ if kind in SIZES:
-            return _wrong_size(kind, param, part, details["input"], context)
+        case "refused":
+            return invalid(context["code"], context["message"], ".".join(filter(None, (param, context["param"]))))
+        case "wrong_form":
+            return wrong_type(param, details["msg"], details["input"])
         case "string_pattern_mismatch":
             message = f"Invalid '{param}': expected a string that matches the pattern '{context['pattern']}'."
             return invalid("invalid_value", message, param)
-        case "refused":
-            param = ".".join(filter(None, (param, context["param"])))
-            return invalid(context["code"], context["message"], param)
-        case "value_error":
-            return invalid("invalid_value", f"Invalid '{param}': {context['error']}.", param)
         case _:
-            expected = details["msg"] if kind == WRONG_FORM else EXPECTED.get(kind, "an object")
-            return _wrong_type(param, expected, details["input"])
+            message = str(context["error"]) if kind == "value_error" else details["msg"]
+            return invalid("invalid_value", f"Invalid '{param}': {message}.", param)
+
+
+def _not_among(param: str, context: dict[str, Any]) -> ApiError:
+    if tags := context.get("expected_tags"):
+        param, values = f"{param}.type", tags.replace("@", "")
+    else:
+        values = context["expected"].replace("False", "false")
+    return invalid("invalid_value", f"Invalid value for '{param}'. Supported values are: {values}.", param)
 
 
 def missing(param: str) -> ApiError:
     return invalid("missing_required_parameter", f"Missing required parameter: '{param}'.", param)
 
 
-def _wrong_type(param: str, expected: str, got: object) -> ApiError:
+def _without_type(param: str, got: object) -> ApiError:
+    if not isinstance(got, dict):
+        return wrong_type(param, "an object", got)
+    if "type" not in got:
+        return missing(f"{param}.type")
+    return wrong_type(f"{param}.type", "a string", got["type"])
+
+
+def wrong_type(param: str, expected: str, got: object) -> ApiError:
     where = f"'{param}'" if param else "the body"
     message = f"Invalid type for {where}: expected {expected}, but got {JSON_NAMES[type(got)]} instead."
     return invalid("invalid_type", message, param or None)
@@ -110,9 +126,8 @@ def _too_long(param: str, context: dict[str, Any]) -> ApiError:
     return invalid("array_above_max_length", message, param)
 
 
-def _wrong_size(kind: str, param: str, part: str, got: object, context: dict[str, Any]) -> ApiError:
+def _wrong_size(kind: str, param: str, got: object, context: dict[str, Any]) -> ApiError:
     code, what, limit, expected = SIZES[kind]
     if limit in ("ge", "le"):
         code = f"{'integer' if isinstance(got, int) else 'decimal'}_{code}"
-    subject = f"{part}: {what}" if part else what
-    return invalid(code, f"Invalid '{param}': {subject}. Expected {expected.format(context[limit])}.", param)
+    return invalid(code, f"Invalid '{param}': {what}. Expected {expected.format(context[limit])}.", param)
