@@ -159,6 +159,7 @@ SCRIPTS: dict[str, Script] = {
         DONE,
     ),
     "json": Script([whole({"content": "Hello world"}, usage=usage(10, 2))], "application/json"),
+    "json-blank": Script([b"\n", b"\n", whole({"content": "Hello world"}, usage=usage(10, 2))], "application/json"),
     "json-error": Script([error_body(0, "the model is overloaded")], "application/json"),
     "json-no-finish": Script([whole({"content": "Hello world"}, None)], "application/json"),
     "sse": events(HELLO, STOP, USAGE_CHUNK, DONE),

@@ -15,6 +15,7 @@ The model's name says how. Streamed or not, unless it says otherwise:
     fake-hang-headers     headers and then nothing
     fake-hang-middle      three tokens and then nothing
     fake-hang-end         all of it and the finish reason, and then nothing
+    fake-late-end         the body's end comes a little after [DONE]
     fake-hold-NAME        three tokens, the rest after POST /release/NAME
     fake-comments         comments for ever and no token
     fake-cut              three tokens, then the body ends as if it were whole
@@ -64,6 +65,7 @@ from tests.running import Part
 Json = dict[str, Any]
 TOKENS = 32
 FIRST_TOKENS = 3
+LATE_SECONDS = 0.03
 MODELS = ["fake", "fake-tool"]
 
 
@@ -142,6 +144,8 @@ class Fake:
         await response.write(STOP)
         await self._pause(request, name, len(words))
         await response.write(sse(chunk(choices=[], usage=count)) + DONE)
+        if name == "late-end":
+            await asyncio.sleep(LATE_SECONDS)
         await response.write_eof()
         return response
 

@@ -120,6 +120,7 @@ async def seen(fake: Part, text: str) -> list[dict[str, Any]]:
         ("length", "", None, Finish("length")),
         ("filter", "", None, Finish("content_filter")),
         ("json", "", COUNTED, STOP),
+        ("json-blank", "", COUNTED, STOP),
         ("json-no-finish", "", None, STOP),
         ("sse", "", COUNTED, STOP),
         ("sse-as-text", "", None, STOP),
@@ -285,7 +286,7 @@ async def test_each_wait_has_its_own_time(fake: Part) -> None:
 
 async def test_connections_are_kept_alive(fake: Part, upstream: ChatCompletions) -> None:
     for _ in range(5):
-        await streamed(upstream, ask("fake", "one connection"))
+        await streamed(upstream, ask("fake-late-end", "one connection"))
         await upstream.complete(ask("fake", "one connection"))
     assert len({one["port"] for one in await seen(fake, "one connection")}) == 1
 
