@@ -23,6 +23,8 @@ VERSION = "1"
 NO_RESPONSE = "-"
 # Far above what ids and tenants need, and small enough for any index on them.
 MAX_HEADER_BYTES = 1024
+# Microseconds of Unix time have 16 until the year 2286. Redis's scripts can't count further either.
+MAX_POSITION_DIGITS = 16
 
 
 class Kind(StrEnum):
@@ -71,7 +73,9 @@ def parse(entry: bytes) -> Entry:
     text = header.decode("latin-1")
     words = text.split(" ")
     sound = separator and len(header) <= MAX_HEADER_BYTES and text.isascii() and text.isprintable()
-    if not sound or len(words) < 6 or words[0] != VERSION or not words[3].isdecimal():
+    if not sound or len(words) < 6 or words[0] != VERSION:
+        raise MalformedEntryError(f"unreadable header of {len(header)} bytes")
+    if not words[3].isdecimal() or len(words[3]) > MAX_POSITION_DIGITS:
         raise MalformedEntryError(f"unreadable header of {len(header)} bytes")
     kind = KINDS.get(words[4])
     if kind is None:

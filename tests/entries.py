@@ -1,12 +1,22 @@
-"""Queue entries as the API writes them, for the tests of the worker."""
+"""Queue entries as the API writes them, and the worker's own steps on them."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import asyncpg
 import orjson
 from redis.asyncio import Redis
 
 from core.entry import Kind, item_tail, response_tail, tail
 from core.queue import LEASES, QUEUE
+from core.settings import PostgresSettings
+from core.store import connect
+from tests.running import Postgres
 from worker import queue
-from worker.queue import Lease
+from worker.migrate import migrate
+from worker.queue import Lease, Stored
+from worker.storing import store_range
 
 TENANT = "default"
 FIRST_POSITION = 1_790_000_000_000_000
@@ -66,3 +76,26 @@ async def nothing_to_claim(redis: Redis) -> bool:
 async def expire(redis: Redis, lease: Lease) -> None:
     """As if its holder had not been heard of for the whole lease."""
     await redis.zadd(LEASES, {f"{lease.first}:{lease.end}:{lease.token}": 1}, xx=True)
+
+
+@asynccontextmanager
+async def writing_to(postgres: Postgres, database: str) -> AsyncIterator["asyncpg.Connection[Any]"]:
+    """A connection as the worker's, to a database with the schema."""
+    settings = PostgresSettings(postgres.host, postgres.port, postgres.user, "", database)
+    await migrate(settings)
+    connection = await connect(settings, "test")
+    try:
+        yield connection
+    finally:
+        await connection.close()
+
+
+async def forget(connection: "asyncpg.Connection[Any]") -> None:
+    """Empty all tables."""
+    await connection.execute("TRUNCATE conversations, items, responses, dead_letters, tombstones, queue_state")
+
+
+async def store(connection: "asyncpg.Connection[Any]", *entries: bytes, failures: int = 0, first: int = 0) -> Stored:
+    """Store the entries as one range with these offsets."""
+    end = first + len(entries)
+    return await store_range(connection, Lease(7, "token", first, end, first, end, failures, "-", list(entries)))

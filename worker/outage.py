@@ -14,11 +14,12 @@ LONGEST_PAUSE_SECONDS = 5.0
 
 
 class Outage:
-    """`trouble` tells in words what is wrong, and is None while all is well."""
+    """`trouble` tells in words what is wrong, and is None while all is well; at first nobody knows."""
 
     def __init__(self, system: str, stop: asyncio.Event) -> None:
         self.system = system
-        self.trouble: str | None = None
+        self.trouble: str | None = f"{system}: not reached yet"
+        self._told = False
         self._stop = stop
         self._since = 0.0
         self._pause_seconds = FIRST_PAUSE_SECONDS
@@ -26,7 +27,8 @@ class Outage:
 
     async def pause(self, trouble: str) -> None:
         """Note what is wrong and wait a little longer than the last time; the process's stop ends the wait."""
-        if self.trouble is None:
+        if not self._told:
+            self._told = True
             self._since = time.monotonic()
             log.error("waiting", extra={"system": self.system, "trouble": trouble})
             metrics.AWAY.labels(self.system).set(1)
@@ -40,9 +42,10 @@ class Outage:
             return
 
     def over(self) -> None:
-        if self.trouble is None:
-            return
         self.trouble = None
+        if not self._told:
+            return
+        self._told = False
         self._pause_seconds = FIRST_PAUSE_SECONDS
         metrics.AWAY.labels(self.system).set(0)
         seconds = round(time.monotonic() - self._since, 3)
