@@ -172,6 +172,7 @@ SCRIPTS: dict[str, Script] = {
 REFUSALS: dict[str, tuple[int, bytes, dict[str, str]]] = {
     "context": (400, error_body(400, "Too many tokens", "context_length_exceeded"), {}),
     "context-vllm": (400, orjson.dumps({"object": "error", "message": "maximum context length is 9 tokens"}), {}),
+    "context-llama": (500, error_body(500, "Requested tokens (9) exceed context window of 8"), {}),
     "long-message": (400, error_body(400, "word " * 500), {}),
     "html-in-json": (400, error_body(400, HTML.decode()), {}),
     "detail": (422, orjson.dumps({"detail": [{"loc": ["body"], "msg": "Field required"}]}), {}),

@@ -47,6 +47,10 @@ def failure_in_answer(error: Any, key: str) -> UpstreamError:  # noqa: ANN401 - 
 
 def failure(status: int, error: Any, key: str, retry_after_seconds: float | None = None) -> UpstreamError:  # noqa: ANN401
     kind = PassingError if status in PASSING else UpstreamError
+    words = _message(error, key)
+    if _codes(error) & TOO_LONG_CODES or (status not in (401, 403, 429) and TOO_LONG_WORDS.search(words)):
+        # Whatever the status: llama-cpp-python has 500 for it, and no other attempt makes the question shorter.
+        return UpstreamError(400, "context_length_exceeded", words or "the input exceeds the model's context")
     match status:
         case 429:
             if _codes(error) & {"insufficient_quota"}:
@@ -54,10 +58,8 @@ def failure(status: int, error: Any, key: str, retry_after_seconds: float | None
             message = "the model provider's rate limit is reached"
             return kind(429, "rate_limit_exceeded", message, retry_after_seconds=retry_after_seconds)
         case 400 | 404 | 413 | 422:
-            message = _message(error, key)
-            too_long = _codes(error) & TOO_LONG_CODES or TOO_LONG_WORDS.search(message)
-            code = "context_length_exceeded" if too_long else "upstream_rejected"
-            return UpstreamError(400, code, message or f"the model provider refused the request with HTTP {status}")
+            message = words or f"the model provider refused the request (HTTP {status})"
+            return UpstreamError(400, "upstream_rejected", message)
         case 401 | 403:
             return UpstreamError(502, "upstream_auth", "the model provider refused this server's credentials")
         case 408 | 504:
