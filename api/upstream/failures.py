@@ -83,7 +83,7 @@ def timed_out(what: str) -> UpstreamError:
 
 
 def cut() -> UpstreamError:
-    return PassingError(502, "upstream_cut", "the model provider ended the answer in the middle")
+    return PassingError(502, "upstream_cut", "the model provider ended its answer before it was whole")
 
 
 def _message(error: Any, key: str) -> str:  # noqa: ANN401 - JSON of any shape
