@@ -9,6 +9,8 @@ import json
 import statistics
 import time
 
+END = b"0\r\n\r\n"
+
 
 class Client(asyncio.Protocol):
     """One connection that sends its request again as soon as the answer is whole."""
@@ -21,6 +23,7 @@ class Client(asyncio.Protocol):
         self._sent_at = 0.0
         self.latencies: list[float] = []
         self.errors = 0
+        self._streaming = False
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -35,7 +38,9 @@ class Client(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._received += data
-        if not self._whole():
+        # Only the last piece of a stream can end it; the others are not looked through.
+        if (self._streaming and not data.endswith(END)) or not self._whole():
+            self._streaming = self._streaming or b"transfer-encoding: chunked" in data[:1024].lower()
             return
         if self._received.startswith(b"HTTP/1.1 200"):
             self.latencies.append(time.perf_counter() - self._sent_at)
@@ -56,7 +61,7 @@ class Client(asyncio.Protocol):
         marker = lowered.find(b"content-length:")
         if marker >= 0:
             return len(body) >= int(lowered[marker + 15 :].split(b"\r\n", 1)[0])
-        return body.endswith(b"0\r\n\r\n")
+        return body.endswith(END)
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.errors += exc is not None

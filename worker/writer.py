@@ -28,6 +28,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 LANES = 2
+# After a range that was not full the next one is left to grow for this long: each transaction and each script costs the
+# same for one entry as for a hundred. It is most of an entry's way into PostgreSQL while little happens.
+GATHER_SECONDS = 0.05
 # What is being written at SIGTERM may be finished within this; Kubernetes kills after 30 s.
 GRACE_SECONDS = 5.0
 # After that: to give the ranges back.
@@ -47,12 +50,16 @@ class Writer:
     postgres_outage: Outage
     held: dict[str, Lease] = field(default_factory=dict)
     """The leases to renew, by token."""
+    gather_until: float = 0.0
+    """No lane claims before this moment of the monotonic clock."""
 
 
 @dataclass(slots=True)
 class Lane:
     connection: "Connection | None" = None
     session: str = ""
+    token: str = field(default_factory=queue.new_token)
+    """Of the next claim, until one was answered: what a lost reply has leased is then ours at once."""
 
 
 async def run(writer: Writer) -> None:
@@ -90,11 +97,15 @@ async def _claim(writer: Writer, lane: Lane) -> Lease | None:
     except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
         await writer.postgres_outage.pause(_trouble(error))
         return None
+    await asyncio.sleep(max(0.0, writer.gather_until - time.monotonic()))
     try:
-        lease = await queue.claim(writer.redis, queue.new_token(), session, writer.settings.batch_entries)
+        lease = await queue.claim(writer.redis, lane.token, session, writer.settings.batch_entries)
+        lane.token = queue.new_token()
         writer.redis_outage.over()
         if lease is None:
             await queue.wait(writer.redis, queue.IDLE_WAIT_SECONDS)
+        if lease is None or len(lease.entries) < writer.settings.batch_entries:
+            writer.gather_until = time.monotonic() + GATHER_SECONDS
     except (RedisError, OSError) as error:
         await writer.redis_outage.pause(f"Redis: {type(error).__name__}")
         return None
