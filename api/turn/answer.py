@@ -5,7 +5,7 @@ from typing import Any, Protocol
 import orjson
 
 from api.ids import new_id
-from api.upstream.exchange import Delta, Finish, Reasoning, Refusal, Text, ToolCall, Usage
+from api.upstream.exchange import Delta, Finish, Reasoning, Refusal, Text, ToolCall, UpstreamError, Usage
 
 Json = dict[str, Any]
 
@@ -60,6 +60,8 @@ class Answer:
         self.items: list[Json] = []
         self.usage: Usage | None = None
         self.finish: Finish | None = None
+        self.callable_tools: frozenset[str] | None = None
+        """The functions that the client allows; None: any."""
         self._part: _Part | None = None
         self._calls: dict[int, tuple[int, list[str]]] = {}
         self._open: set[int] = set()
@@ -68,10 +70,25 @@ class Answer:
     def produced(self) -> bool:
         return bool(self.items)
 
-    def add(self, delta: Delta) -> None:
+    def add_all(self, deltas: list[Delta]) -> None:
+        """What came in one read. Pieces of text become one event: nobody could have seen them one after the other.
+
+        Raises UpstreamError when the model calls a function that the client did not allow.
+        """
+        pending: list[str] = []
+        for delta in deltas:
+            if isinstance(delta, Text):
+                pending.append(delta.text)
+                continue
+            if pending:
+                self._add_content("message", "output_text", "".join(pending))
+                pending.clear()
+            self._add(delta)
+        if pending:
+            self._add_content("message", "output_text", "".join(pending))
+
+    def _add(self, delta: Delta) -> None:
         match delta:
-            case Text(text):
-                self._add_content("message", "output_text", text)
             case Reasoning(text):
                 self._add_content("reasoning", "reasoning_text", text)
             case Refusal(text):
@@ -116,6 +133,9 @@ class Answer:
 
     def _add_call(self, delta: ToolCall) -> None:
         if delta.number not in self._calls:
+            if self.callable_tools is not None and delta.name not in self.callable_tools:
+                message = f"The model called the function '{delta.name}', which tool_choice does not allow."
+                raise UpstreamError(502, "tool_not_allowed", message, "tool_choice")
             self._close_part()
             self._close_content_items()
             self._calls[delta.number] = (len(self.items), [])

@@ -28,6 +28,7 @@ from api.turn.events import frame
 from api.turn.opening import new_token, open_turn
 from api.turn.running import Interruption, Turn
 from api.upstream.exchange import Ask, Finish, Upstream, UpstreamError
+from api.upstream.messages import callable_tools
 
 log = logging.getLogger(__name__)
 Json = dict[str, Any]
@@ -134,7 +135,9 @@ async def _answer(
     try:
         past = [orjson.loads(item) for item in history_items]
         items, question.inputs[:] = await resolve_references(connections, turn.tenant, past, question.inputs)
-        await relay(connections.upstream, make_ask(question.request, question.start["model"], items), turn, answer)
+        ask = make_ask(question.request, question.start["model"], items)
+        answer.callable_tools = callable_tools(ask)
+        await relay(connections.upstream, ask, turn, answer)
     except (UpstreamError, ApiError) as error:
         turn.failure = error
         return Verdict("failed", code=error.code, message=error.message)
@@ -158,14 +161,13 @@ def announce(turn: Turn, start: Json) -> None:
 async def relay(upstream: Upstream, ask: Ask, turn: Turn, answer: Answer) -> None:
     """Pass every piece of the answer on as it comes."""
     if not turn.streamed:
-        for delta in await upstream.complete(ask):
-            answer.add(delta)
+        answer.add_all(await upstream.complete(ask))
         return
-    async for deltas in upstream.stream(ask):
-        for delta in deltas:
-            answer.add(delta)
-        turn.notify()
-        await turn.room()
+    async with contextlib.aclosing(upstream.stream(ask)) as pieces:
+        async for deltas in pieces:
+            answer.add_all(deltas)
+            turn.notify()
+            await turn.room()
 
 
 def verdict_of(finish: Finish | None) -> Verdict:
