@@ -3,6 +3,7 @@
 import orjson
 
 INVALID = "invalid_request_error"
+LONGEST_SHOWN = 128
 UNAVAILABLE_RETRY_SECONDS = "2"
 QUEUE_FULL_RETRY_SECONDS = "5"
 
@@ -39,7 +40,8 @@ def invalid(code: str, message: str, param: str | None) -> ApiError:
 
 def not_found(kind: str, wanted: str, param: str) -> ApiError:
     """An id of nothing, of something deleted, or of another tenant's: nobody can tell which."""
-    message = f"No {kind} with the id '{wanted}' was found. Check the id; what was deleted can't be used again."
+    shown = wanted[:LONGEST_SHOWN]
+    message = f"No {kind} with the id '{shown}' was found. Check the id; what was deleted can't be used again."
     return ApiError(404, INVALID, f"{kind}_not_found", message, param)
 
 
@@ -52,6 +54,11 @@ def unknown_cursor(after: str) -> ApiError:
 def body_too_large(limit_bytes: int) -> ApiError:
     message = f"The body is larger than {limit_bytes} bytes. Send less, or pass images and files by URL."
     return ApiError(413, INVALID, "request_too_large", message)
+
+
+def unsupported_content_type() -> ApiError:
+    message = "The body must be JSON and say so. Send the header 'Content-Type: application/json'."
+    return invalid("unsupported_content_type", message, None)
 
 
 def conversation_locked(conversation: str, running: str) -> ApiError:

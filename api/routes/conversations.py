@@ -1,15 +1,15 @@
 """/v1/conversations: the eight endpoints of OpenAI's Conversations API."""
 
 import orjson
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
 from api import changing, deleting, reading
-from api.routes.edge import TENANT, connections_of, json_response, read_body
+from api.routes.edge import TENANT, check_ids, connections_of, json_response, read_body
 from api.schemas.conversations import CreateConversation, CreateItems, UpdateConversation
 from api.schemas.edge import parse, parse_list_query
 
-router = APIRouter(prefix="/v1/conversations")
+router = APIRouter(prefix="/v1/conversations", dependencies=[Depends(check_ids)])
 
 
 @router.post("")

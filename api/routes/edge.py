@@ -15,7 +15,7 @@ from starlette.types import Message, Receive, Scope, Send
 from api import errors
 from api.connections import Connections
 from api.errors import ApiError
-from api.ids import new_id
+from api.ids import is_id, new_id
 from api.upstream.exchange import UpstreamError
 
 log = logging.getLogger(__name__)
@@ -45,7 +45,7 @@ class Edge:
         request_id = new_id("req_").encode()
         if self._expected and scope["path"].startswith("/v1") and not self._has_key(scope):
             response = error_response(errors.invalid_api_key())
-        elif scope["path"] == HOT_PATH and scope["method"] == "POST":
+        elif scope["path"] == HOT_PATH:
             response = await self._answer(Request(scope, receive))
         else:
             await self._app(scope, receive, _with_id(send, request_id))
@@ -57,6 +57,8 @@ class Edge:
         return hmac.compare_digest(Headers(scope=scope).get("authorization", "").encode(), self._expected)
 
     async def _answer(self, request: Request) -> Response:
+        if request.method != "POST":
+            return error_response(errors.method_not_allowed(request.method, HOT_PATH))
         try:
             return await self._create(self._app.state.connections, request)
         except Exception as error:  # noqa: BLE001 - what FastAPI does for every other endpoint
@@ -80,8 +82,19 @@ def json_response(body: bytes, status: int = 200) -> Response:
     return Response(body, status, media_type="application/json")
 
 
+async def check_ids(request: Request) -> None:
+    """For every path with ids: what can't be an id names nothing. Raises ApiError 404."""
+    for name, value in request.path_params.items():
+        if not is_id(value):
+            raise errors.not_found(name.removesuffix("_id"), value, name)
+
+
 async def read_body(request: Request, limit_bytes: int) -> bytes:
-    """The whole body; raises ApiError 413 as soon as it is known to be too long."""
+    """The whole body; raises ApiError 413 as soon as it is known to be too long, 400 when it is not said to be JSON.
+
+    A page of any web site can have a browser send other types here without asking; where no key is needed
+    (`AUTH=none`), nothing else would stop it.
+    """
     declared = request.headers.get("content-length", "")
     if declared.isdecimal() and int(declared) > limit_bytes:
         raise errors.body_too_large(limit_bytes)
@@ -91,6 +104,8 @@ async def read_body(request: Request, limit_bytes: int) -> bytes:
         if size > limit_bytes:
             raise errors.body_too_large(limit_bytes)
         chunks.append(chunk)
+    if size and request.headers.get("content-type", "").partition(";")[0].strip().lower() != "application/json":
+        raise errors.unsupported_content_type()
     return b"".join(chunks)
 
 

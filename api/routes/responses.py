@@ -1,12 +1,12 @@
 """/v1/responses: create, read, delete, input items."""
 
 import orjson
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
 from api import deleting, reading
 from api.connections import Connections
-from api.routes.edge import TENANT, connections_of, json_response, read_body
+from api.routes.edge import TENANT, check_ids, connections_of, json_response, read_body
 from api.routes.stream import EventStream
 from api.schemas.edge import parse, parse_list_query
 from api.schemas.responses import CreateResponse
@@ -14,7 +14,7 @@ from api.turn.follow import follow
 from api.turn.run import start_turn, wait_for_body
 from api.turn.unstored import start_unstored
 
-router = APIRouter(prefix="/v1/responses")
+router = APIRouter(prefix="/v1/responses", dependencies=[Depends(check_ids)])
 
 
 async def create(connections: Connections, request: Request) -> Response:

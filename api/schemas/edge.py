@@ -10,6 +10,7 @@ import orjson
 from pydantic import BaseModel, ValidationError
 
 from api.errors import ApiError, invalid
+from api.ids import is_id
 from api.schemas.wording import explain, path_text
 
 M = TypeVar("M", bound=BaseModel)
@@ -130,7 +131,7 @@ def parse_list_query(query: Mapping[str, str]) -> ListQuery:
     if order not in ("asc", "desc"):
         _refuse("order", "supported values are: 'asc' or 'desc'")
     after = query.get("after") or None
-    if after is not None and not re.fullmatch("[A-Za-z0-9_-]{1,128}", after):
+    if after is not None and not is_id(after):
         _refuse("after", "expected the id of an item")
     return ListQuery(after, int(limit_text), order)
 
