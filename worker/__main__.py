@@ -8,7 +8,6 @@ from core.queue import connect
 from core.settings import Environment, SettingsError, report
 from core.telemetry import configure_logging
 from worker import commands, health
-from worker.migrate import migrate
 from worker.outage import Outage
 from worker.settings import Settings, read
 from worker.writer import Writer, run
@@ -38,13 +37,9 @@ def main() -> int:
         sys.stderr.write(report(error))
         return 2
     configure_logging(settings.log_level)
-    match arguments.command:
-        case "migrate":
-            asyncio.run(migrate(settings.postgres))
-        case "dead-letters" | "queue":
-            return asyncio.run(commands.carry_out(arguments, settings))
-        case _:
-            asyncio.run(work(settings))
+    if arguments.command is not None:
+        return asyncio.run(commands.carry_out(arguments, settings))
+    asyncio.run(work(settings))
     return 0
 
 

@@ -1,4 +1,4 @@
-"""The commands for people: what is queued, and what to do with entries that PostgreSQL refused."""
+"""The commands: the schema, what is queued, and what to do with entries that PostgreSQL refused."""
 
 import argparse
 import dataclasses
@@ -16,6 +16,7 @@ from core.store import connect as connect_postgres
 from worker import queue
 from worker.batch import header_of, marked
 from worker.dead_letters import store
+from worker.migrate import migrate
 from worker.settings import Settings
 from worker.verdict import describe
 
@@ -43,6 +44,9 @@ def parser() -> argparse.ArgumentParser:
 async def carry_out(arguments: argparse.Namespace, settings: Settings) -> int:
     """Run one of the commands; the result is the process's exit status."""
     try:
+        if arguments.command == "migrate":
+            await migrate(settings.postgres)
+            return 0
         async with connect_redis(settings.redis, 1) as redis:
             if arguments.command == "queue":
                 _tell([dataclasses.asdict(await queue.status(redis))], as_json=arguments.json)

@@ -36,6 +36,7 @@ local own = redis.call('HGET', SESSIONS, token)
 if own then
   local from, to, former = string.match(own, '^(%d+) (%d+) %S+ (%S+)$')
   from, to = tonumber(from), tonumber(to)
+  lease(from, to, token, now + lease_ms, session, former)
   return answer(from, to, former, entries_until(from, to))
 end
 
