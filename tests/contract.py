@@ -140,7 +140,8 @@ class _Stream:
         self._items: list[_Item] = []
 
     def take(self, event: Json) -> None:
-        kind, index = event["type"], event["output_index"]
+        kind, index = event["type"], event.get("output_index")
+        assert index is not None, f"{kind} in the middle of the stream"
         if kind == "response.output_item.added":
             assert index == len(self._items), f"output index {index} after {len(self._items)} items"
             assert event["item"].get("status") in (None, "in_progress"), "an item was added that is not in progress"
