@@ -3,11 +3,11 @@
 local tenant, thread, create, queue_limit = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local created, metadata, token = ARGV[5], ARGV[6], ARGV[7]
 local FIRST_ITEM = 8
-if redis.call('LLEN', QUEUE) >= queue_limit then return {'queue_full'} end
 local conv, list = conv_key(tenant, thread), items_key(tenant, thread)
 local state = redis.call('HMGET', conv, 'deleted', 'len', 'lock', 'last', 'created')
-if state[1] then return {'gone'} end
 if written(token) then return {'ok', state[5]} end
+if redis.call('LLEN', QUEUE) >= queue_limit then return {'queue_full'} end
+if state[1] then return {'gone'} end
 if create == '1' then
   state[2], state[4] = '0', '0'
 elseif not state[2] or redis.call('LLEN', list) ~= tonumber(state[2]) then
@@ -18,6 +18,7 @@ elseif state[3] then
 else
   created = state[5]
 end
+remember(token)
 local position = next_position(state[4])
 local pushed = 0
 if metadata ~= '' then

@@ -5,6 +5,7 @@ local state = redis.call('HMGET', conv, 'deleted', 'len', 'lock', 'last')
 if written(token) then return 'ok' end
 if state[1] then return 'gone' end
 if not state[2] then return 'cold' end
+remember(token)
 enqueue(tenant, thread, next_position(state[4]), entry)
 if state[3] then
   redis.call('DEL', resp_key(tenant, state[3]), log_key(tenant, state[3]))

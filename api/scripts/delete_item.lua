@@ -18,6 +18,7 @@ for _, element in ipairs(redis.call('LRANGE', list, 0, -1)) do
   end
 end
 if not found then return {'no_item'} end
+remember(token)
 local position = next_position(state[4])
 enqueue(tenant, thread, position, entry)
 redis.call('LREM', list, 1, found)

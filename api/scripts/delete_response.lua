@@ -12,6 +12,7 @@ if known[1] then thread, first, last = known[2], known[3] or '', known[4] end
 local conv, list = conv_key(tenant, thread), items_key(tenant, thread)
 local state = redis.call('HMGET', conv, 'deleted', 'len', 'last')
 if state[1] then return {'gone'} end
+remember(token)
 local position = now_us()
 if state[2] then
   position = next_position(state[3])

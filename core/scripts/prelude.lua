@@ -39,7 +39,12 @@ end
 
 -- Whether this very call was carried out already: its reply was lost and the client sent it again.
 local function written(token)
-  return not redis.call('SET', 'wrote:' .. token, '1', 'NX', 'EX', 60)
+  return redis.call('EXISTS', 'wrote:' .. token) == 1
+end
+
+-- A refusal is never remembered: sent again, it must not be told as done.
+local function remember(token)
+  redis.call('SET', 'wrote:' .. token, '1', 'EX', 60)
 end
 
 -- The queue's bookkeeping is made by the script that needs it first, under an epoch that its caller brings: a new one
