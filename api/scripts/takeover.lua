@@ -5,8 +5,9 @@ local tenant, response, token, lock_ms = ARGV[1], ARGV[2], ARGV[3], tonumber(ARG
 local resp = resp_key(tenant, response)
 local member = tenant .. ':' .. response
 local deadline = redis.call('ZSCORE', 'running', member)
-if not deadline or tonumber(deadline) > now_ms() then return {'no'} end
-local known = redis.call('HMGET', resp, 'status', 'thread', 'request')
+local known = redis.call('HMGET', resp, 'status', 'thread', 'request', 'token')
+-- A retry whose first reply was lost finds its own token.
+if not deadline or (tonumber(deadline) > now_ms() and known[4] ~= token) then return {'no'} end
 local conv = conv_key(tenant, known[2] or '')
 if not known[3] or redis.call('HGET', conv, 'lock') ~= response then
   redis.call('ZREM', 'running', member)
