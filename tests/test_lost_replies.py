@@ -1,0 +1,261 @@
+"""A reply is lost after Redis has carried the script out; the client sends it again: as if nothing had happened."""
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+from redis.asyncio import Redis
+
+from api import history, history_changes
+from api.lanes import Lanes
+from core.queue import connect
+from core.settings import RedisSettings
+from tests.entries import TENANT
+from tests.hot_turns import (
+    CONVERSATION,
+    append,
+    begun,
+    create,
+    ending,
+    expire_lock,
+    finish,
+    flush,
+    opening,
+    refusal,
+    running_lanes,
+    texts_of,
+    turn,
+)
+from tests.lossy import Lossy, lossy
+from tests.ownership import take_picture, violations
+from tests.running import Part
+
+pytestmark = pytest.mark.anyio
+
+ITEMS = f"items:{TENANT}:{CONVERSATION}"
+Call = Callable[[], Awaitable[object]]
+Preparation = Callable[[Lanes, Redis], Awaitable[Call]]
+CASES: dict[str, Preparation] = {}
+
+
+def case(name: str) -> Callable[[Preparation], Preparation]:
+    """A preparation brings a conversation into some state and returns the call that is to be repeated."""
+
+    def keep(preparation: Preparation) -> Preparation:
+        CASES[name] = preparation
+        return preparation
+
+    return keep
+
+
+@pytest.fixture
+async def way(valkey: Part) -> AsyncIterator[Lossy]:
+    async with lossy(valkey.port) as one:
+        yield one
+
+
+@pytest.fixture
+async def client(way: Lossy) -> AsyncIterator[Redis]:
+    """The product's own client, on a way on which replies may get lost."""
+    async with connect(RedisSettings("127.0.0.1", way.port, "", "", tls=False), 4) as one:
+        await one.ping()
+        yield one
+
+
+async def picture(redis: Redis) -> list[tuple[object, ...]]:
+    """All that a reader, a worker or a sweeper can see, without ids and times."""
+    whole = await take_picture(redis)
+    seen: list[tuple[object, ...]] = [
+        ("queue", *(entry.kind for entry in whole.entries)),
+        ("running", len(whole.running)),
+    ]
+    for name in whole.lives:
+        state = whole.hashes.get(name, {})
+        match name.partition(":")[0]:
+            case "conv":
+                seen.append(("conv", *map(state.get, ("len", "unstored", "deleted")), "lock" in state))
+            case "items":
+                seen.append(("items", await redis.llen(name)))
+            case "log":
+                seen.append(("log", await redis.xlen(name)))
+            case "resp":
+                seen.append(("resp", state["status"]))
+            case "idem":
+                seen.append((name,))
+    return sorted(seen, key=repr)
+
+
+@case("begin of a new thread")
+async def _(lanes: Lanes, _: Redis) -> Call:
+    one = opening(key="key")
+    return lambda: _items(lanes, one)
+
+
+async def _items(lanes: Lanes, one: history.Opening) -> list[str]:
+    return texts_of((await begun(lanes, one)).items)
+
+
+@case("begin in a conversation")
+async def _(lanes: Lanes, redis: Redis) -> Call:
+    one = opening(await create(redis, "a"), key="key")
+    return lambda: _items(lanes, one)
+
+
+@case("begin of a continuation")
+async def _(lanes: Lanes, _: Redis) -> Call:
+    first = opening()
+    await turn(lanes, first, "a", "b")
+    one = opening(previous=first.response)
+    return lambda: _items(lanes, one)
+
+
+@case("begin of a fork")
+async def _(lanes: Lanes, _: Redis) -> Call:
+    first = opening()
+    await turn(lanes, first, "a", "b")
+    await turn(lanes, opening(previous=first.response), "c", "d")
+    one = opening(previous=first.response)
+    return lambda: _items(lanes, one)
+
+
+@case("begin that is refused")
+async def _(lanes: Lanes, redis: Redis) -> Call:
+    await begun(lanes, opening(await create(redis, "a")))
+
+    async def call() -> str:
+        return (await refusal(lanes, opening(CONVERSATION, key="key")))[0]
+
+    return call
+
+
+@case("flush")
+async def _(lanes: Lanes, redis: Redis) -> Call:
+    one = opening(await create(redis, "a"))
+    await begun(lanes, one)
+    return lambda: flush(redis, one, CONVERSATION, b"text", 5)
+
+
+@case("finish")
+async def _(lanes: Lanes, redis: Redis) -> Call:
+    one = opening(await create(redis, "a"), key="key")
+    await begun(lanes, one)
+    end = ending(one.response, "b", "c", log=b"end", sequence=9)
+    return lambda: finish(lanes, one, CONVERSATION, end)
+
+
+@case("finish of a fork")
+async def _(lanes: Lanes, redis: Redis) -> Call:
+    first = opening(await create(redis))
+    await turn(lanes, first, "a", "b")
+    one = opening(previous=first.response)
+    thread, end = (await begun(lanes, one)).thread, ending(one.response, "c", "d")
+    return lambda: finish(lanes, one, thread, end)
+
+
+@case("finish of a turn that produced nothing")
+async def _(lanes: Lanes, _: Redis) -> Call:
+    one = opening(key="key")
+    thread, end = (await begun(lanes, one)).thread, ending(one.response)
+    return lambda: finish(lanes, one, thread, end)
+
+
+@case("takeover")
+async def _(lanes: Lanes, redis: Redis) -> Call:
+    one = opening(await create(redis, "a"))
+    await begun(lanes, one)
+    await expire_lock(redis, one, CONVERSATION)
+
+    async def call() -> bool:
+        return await history.takeover(redis, TENANT, one.response, "successor") is not None
+
+    return call
+
+
+@case("creation of a conversation")
+async def _(_: Lanes, redis: Redis) -> Call:
+    return lambda: create(redis, "a", "b")
+
+
+async def _hot(_: Lanes, redis: Redis) -> None:
+    await create(redis, "a")
+
+
+async def _locked(lanes: Lanes, redis: Redis) -> None:
+    await begun(lanes, opening(await create(redis, "a")))
+
+
+async def _half_evicted(_: Lanes, redis: Redis) -> None:
+    await create(redis, "a")
+    await redis.delete(ITEMS)
+
+
+async def _unknown(_: Lanes, __: Redis) -> None:
+    pass
+
+
+async def delete_item(redis: Redis, item: str) -> str:
+    return (await history_changes.delete_item(redis, TENANT, CONVERSATION, item)).reason
+
+
+STATES = {"hot": _hot, "locked": _locked, "half evicted": _half_evicted, "unknown": _unknown}
+CHANGES: dict[str, Callable[[Redis], Awaitable[object]]] = {
+    "append": lambda redis: append(redis, "b"),
+    "delete_item": lambda redis: delete_item(redis, "msg_a"),
+    "delete_item of none": lambda redis: delete_item(redis, "msg_b"),
+    "delete_conversation": lambda redis: history_changes.delete_conversation(redis, TENANT, CONVERSATION),
+}
+EXPECTED = {
+    ("append", "hot"): "ok",
+    ("append", "locked"): "locked",
+    ("delete_item", "hot"): "ok",
+    ("delete_item", "locked"): "locked",
+    ("delete_item of none", "hot"): "no_item",
+    ("delete_item of none", "locked"): "locked",
+    ("delete_conversation", "hot"): "ok",
+    ("delete_conversation", "locked"): "ok",
+    ("delete_conversation", "half evicted"): "ok",
+}
+
+
+@case("delete of a response")
+async def _(lanes: Lanes, redis: Redis) -> Call:
+    one = opening()
+    thread = await turn(lanes, one, "a", "b")
+    return lambda: history_changes.delete_response(redis, TENANT, one.response, thread, None, None)
+
+
+@case("delete of a running response")
+async def _(lanes: Lanes, redis: Redis) -> Call:
+    one = opening()
+    thread = (await begun(lanes, one)).thread
+    return lambda: history_changes.delete_response(redis, TENANT, one.response, thread, None, None)
+
+
+async def repeated(preparation: Preparation, way: Lossy, client: Redis) -> object:
+    """Carry the call out twice over, the second time with its first reply lost; its result, which must be the same."""
+    seen = []
+    for losing in (0, 1):
+        await client.flushall()
+        async with running_lanes(client) as lanes:
+            call = await preparation(lanes, client)
+            way.losing = losing
+            seen.append((await call(), await picture(client)))
+    assert way.lost == 1
+    assert seen[0] == seen[1]
+    return seen[0][0]
+
+
+@pytest.mark.parametrize("name", CASES)
+async def test_a_step_of_a_turn(way: Lossy, client: Redis, name: str) -> None:
+    await repeated(CASES[name], way, client)
+    assert await violations(client) == []
+
+
+@pytest.mark.parametrize(("change", "state"), [(change, state) for change in CHANGES for state in STATES])
+async def test_a_change(way: Lossy, client: Redis, change: str, state: str) -> None:
+    """What was refused is refused again, never told as done."""
+
+    async def prepare(lanes: Lanes, redis: Redis) -> Call:
+        await STATES[state](lanes, redis)
+        return lambda: CHANGES[change](redis)
+
+    assert await repeated(prepare, way, client) == EXPECTED.get((change, state), "cold")
