@@ -9,6 +9,7 @@ import asyncpg
 import pytest
 from redis.asyncio import Redis
 
+from tests.fake_upstream import fake_upstream_in
 from tests.running import Folder, Part, Postgres, Service, postgres_in, service_on, valkey_in
 
 StartService = Callable[..., Awaitable[Service]]
@@ -84,6 +85,21 @@ async def start_service(
 async def service(start_service: StartService) -> Service:
     """An API and a worker with the built-in model."""
     return await start_service(MODEL="echo")
+
+
+@pytest.fixture(scope="module")
+async def upstream(anyio_backend: str, folder: Path) -> AsyncIterator[Part]:  # noqa: ARG001 - one event loop for all
+    """A model provider of this module's own, tests/fake_upstream.py, at /v1."""
+    server = fake_upstream_in(folder / "upstream")
+    await server.start()
+    yield server
+    await server.close()
+
+
+@pytest.fixture(scope="module")
+async def asking_service(start_service: StartService, upstream: Part) -> Service:
+    """An API and a worker that ask the fake upstream; without a model named, it answers what it was sent."""
+    return await start_service(OPENAI_BASE_URL=f"http://{upstream.host}:{upstream.port}/v1", MODEL="fake-history")
 
 
 @pytest.fixture
