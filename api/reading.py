@@ -120,9 +120,7 @@ async def response(connections: Connections, tenant: str, response_id: str) -> b
         raise errors.not_found("response", response_id, "response_id")
     if hot != "cold":
         return hot.body or orjson.dumps(orjson.loads(hot.request or b"{}")["response"])
-    kept = await stored(store.load_response(connections.store, tenant, response_id))
-    if kept is None:
-        raise errors.not_found("response", response_id, "response_id")
+    kept = await _stored_response(connections, tenant, response_id)
     output = [orjson.Fragment(body) for _, body in kept.output]
     return orjson.dumps({**orjson.loads(kept.body), "output": output})
 
@@ -136,10 +134,17 @@ async def response_inputs(connections: Connections, tenant: str, response_id: st
         known = await _hot_inputs(connections, tenant, hot)
         if known is not None:
             return known
+    return (await _stored_response(connections, tenant, response_id)).input
+
+
+async def _stored_response(connections: Connections, tenant: str, response_id: str) -> store.StoredResponse:
+    """Raises ApiError 404, also while the delete of its conversation waits to be stored, and 503."""
     kept = await stored(store.load_response(connections.store, tenant, response_id))
-    if kept is None:
-        raise errors.not_found("response", response_id, "response_id")
-    return kept.input
+    if kept is not None:
+        thread = await hot_or_cold(history_changes.read(connections.redis, tenant, kept.conversation, items=False))
+        if thread != "gone":
+            return kept
+    raise errors.not_found("response", response_id, "response_id")
 
 
 async def _hot_inputs(connections: Connections, tenant: str, hot: history_changes.HotResponse) -> Items | None:
