@@ -8,14 +8,14 @@ import orjson
 from api import errors, history_changes
 from api.connections import Connections
 from api.history_changes import Changed
-from api.ids import new_id
+from api.ids import CONVERSATION, new_id
 from api.loading import rebuild
 from api.reading import Json, conversation_body
 from api.schemas.conversations import CreateConversation, CreateItems, UpdateConversation
 
 
 async def create_conversation(connections: Connections, tenant: str, body: CreateConversation) -> Json:
-    conversation_id, created_at = new_id("conv_"), int(time.time())
+    conversation_id, created_at = new_id(CONVERSATION), int(time.time())
     metadata = orjson.dumps(body.metadata or {})
     items = [(item["id"], orjson.dumps(item)) for item in body.new_items()]
     limit = connections.settings.queue_limit
@@ -63,8 +63,6 @@ async def change(
     connections: Connections, tenant: str, conversation_id: str, attempt: Callable[[], Awaitable[Changed]]
 ) -> Changed:
     """Try a change until the conversation is hot. Raises ApiError 404, 409, 503."""
-    if not conversation_id.startswith("conv_"):
-        raise errors.not_found("conversation", conversation_id, "conversation_id")
     while True:
         changed = await attempt()
         match changed.reason:

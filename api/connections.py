@@ -1,6 +1,7 @@
 """What every request may use: made once in main.py, given to every function that needs it."""
 
 import asyncio
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +16,27 @@ if TYPE_CHECKING:
     from api.turn.running import Turn
 
 
+# Holders renew within a second of Redis's return; slow ones and their own reconnecting get the rest.
+TRUCE_SECONDS = 12.0
+
+
+class Truce:
+    """After Redis was away every lock's deadline has passed, so for a while nobody takes over anything.
+
+    It holds at the start too: Redis may have come back just before.
+    """
+
+    def __init__(self) -> None:
+        self.begin()
+
+    def begin(self) -> None:
+        self._until = time.monotonic() + TRUCE_SECONDS
+
+    @property
+    def holds(self) -> bool:
+        return time.monotonic() < self._until
+
+
 @dataclass(frozen=True, slots=True)
 class Connections:
     settings: Settings
@@ -26,3 +48,4 @@ class Connections:
     """Owns every turn: a client that leaves does not end one, the end of the process does."""
     running: "dict[str, Turn]" = field(default_factory=dict)
     """The turns of this process by response id."""
+    truce: Truce = field(default_factory=Truce)

@@ -13,8 +13,8 @@ from redis.asyncio import Redis
 from api.lanes import Lanes
 from core.queue import Script, run_many
 
-# The lock of a dead pod is free this long after its last renewal.
-LOCK_MS = 15_000
+# The lock of a dead pod expires this long after its last renewal; the next sweep, a second later at most, closes it.
+LOCK_MS = 12_000
 # Long enough for any client to come back for the end of its stream.
 LOG_SECONDS = 3600
 IDEMPOTENCY_SECONDS = 86_400
@@ -196,6 +196,10 @@ async def expired(redis: Redis, limit: int) -> list[tuple[str, str]]:
     now_ms = seconds * 1000 + microseconds // 1000
     members = cast("list[bytes]", await redis.zrangebyscore("running", "-inf", now_ms, 0, limit))
     return [(tenant, response) for tenant, _, response in (member.decode().partition(":") for member in members)]
+
+
+async def has_log(redis: Redis, tenant: str, response: str) -> bool:
+    return bool(await redis.exists(f"log:{tenant}:{response}"))
 
 
 async def log_after(redis: Redis, tenant: str, response: str, sequence: int) -> list[tuple[int, bytes]]:

@@ -6,6 +6,9 @@ import time
 
 # The kernel is asked for this many ids' worth of randomness at once: a call of its own per id costs more than the rest.
 RANDOM_BYTES = 10
+CONVERSATION = "conv_"
+# A response without a conversation lives in one of these; it is never named to a client.
+THREAD = "thr_"
 _pool = bytearray()
 _ID = re.compile("[A-Za-z0-9_-]{1,128}")
 

@@ -2,7 +2,7 @@
 
 import asyncio
 
-from api import history_changes, store
+from api import history_changes, metrics, store
 from api.connections import Connections
 from api.errors import not_found, store_unavailable
 from core.store import UNREACHABLE
@@ -28,5 +28,6 @@ async def rebuild(connections: Connections, tenant: str, thread: str, param: str
     if stored is None:
         await history_changes.drop_ticket(connections.redis, tenant, thread)
         raise not_found("conversation", thread, param)
+    metrics.REBUILDS.inc()
     expiration = connections.settings.expiration_seconds
     await history_changes.warm(connections.redis, tenant, thread, ticket, stored, expiration)

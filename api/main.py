@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import signal
 from collections.abc import AsyncIterator
 
 from fastapi import FastAPI
@@ -40,15 +41,21 @@ def create_app(settings: Settings) -> FastAPI:
         # What is there now lives as long as the process.
         gc.freeze()
         gc.set_threshold(GC_THRESHOLD)
-        async with asyncio.TaskGroup() as tasks:
-            connections = Connections(settings, redis, Lanes(redis), pool, upstream, tasks)
-            app.state.connections = connections
-            keeping = (connections.lanes.run(), pulse(connections), sweep(connections))
-            keepers = [tasks.create_task(keeper) for keeper in keeping]
-            yield
-            await _drain(connections)
-            for keeper in keepers:
-                keeper.cancel()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                connections = Connections(settings, redis, Lanes(redis), pool, upstream, tasks)
+                app.state.connections = connections
+                keeping = (connections.lanes.run(), pulse(connections), sweep(connections))
+                keepers = [tasks.create_task(keeper) for keeper in keeping]
+                yield
+                await _drain(connections)
+                for keeper in keepers:
+                    keeper.cancel()
+        except BaseExceptionGroup:
+            # Without its keepers the process can't hold a lock: better a new one than one that only looks alive.
+            log.exception("a task that must live as long as the process has failed")
+            signal.raise_signal(signal.SIGTERM)
+            raise
         await upstream.close()
         await pool.close()
         await redis.aclose()

@@ -15,7 +15,7 @@ from starlette.types import Message, Receive, Scope, Send
 from api import errors
 from api.connections import Connections
 from api.errors import ApiError
-from api.ids import is_id, new_id
+from api.ids import CONVERSATION, is_id, new_id
 from api.upstream.exchange import UpstreamError
 
 log = logging.getLogger(__name__)
@@ -23,6 +23,7 @@ log = logging.getLogger(__name__)
 # Version 1 has one tenant; every key and row carries it all the same.
 TENANT = "default"
 HOT_PATH = "/v1/responses"
+LONGEST_IDEMPOTENCY_KEY = 255
 
 
 class Edge:
@@ -78,6 +79,15 @@ def connections_of(request: Request) -> Connections:
     return cast("Connections", request.app.state.connections)
 
 
+def idempotency_key(request: Request) -> str:
+    """The client's key, or nothing; raises ApiError 400 for one that can't be kept."""
+    key = request.headers.get("idempotency-key", "")
+    if len(key) > LONGEST_IDEMPOTENCY_KEY or not key.isascii() or not key.isprintable():
+        message = f"The Idempotency-Key must be at most {LONGEST_IDEMPOTENCY_KEY} printable ASCII characters."
+        raise errors.invalid("invalid_value", message, "Idempotency-Key")
+    return key
+
+
 def json_response(body: bytes, status: int = 200) -> Response:
     return Response(body, status, media_type="application/json")
 
@@ -85,7 +95,7 @@ def json_response(body: bytes, status: int = 200) -> Response:
 async def check_ids(request: Request) -> None:
     """For every path with ids: what can't be an id names nothing. Raises ApiError 404."""
     for name, value in request.path_params.items():
-        if not is_id(value):
+        if not is_id(value) or (name == "conversation_id" and not value.startswith(CONVERSATION)):
             raise errors.not_found(name.removesuffix("_id"), value, name)
 
 

@@ -6,11 +6,12 @@ from starlette.responses import Response
 
 from api import deleting, reading
 from api.connections import Connections
-from api.routes.edge import TENANT, check_ids, connections_of, json_response, read_body
-from api.routes.stream import EventStream
-from api.schemas.edge import parse, parse_list_query
+from api.routes.edge import TENANT, check_ids, connections_of, idempotency_key, json_response, read_body
+from api.routes.stream import EventStream, leaving
+from api.schemas.edge import parse, parse_list_query, parse_resume_query
 from api.schemas.responses import CreateResponse
-from api.turn.follow import follow
+from api.turn.follow import ended_body, follow, follow_log
+from api.turn.opening import Replay
 from api.turn.run import start_turn, wait_for_body
 from api.turn.unstored import start_unstored
 
@@ -22,19 +23,36 @@ async def create(connections: Connections, request: Request) -> Response:
     raw = await read_body(request, connections.settings.body_limit_bytes)
     body = parse(CreateResponse, raw)
     if not body.store:
-        turn = await start_unstored(connections, TENANT, body)
-        on_leave = turn.leave
-    else:
-        turn = await start_turn(connections, TENANT, body, raw, request.headers.get("idempotency-key", ""))
-        on_leave = None
+        return await _unstored(connections, request, body)
+    key = idempotency_key(request)
+    try:
+        turn = await start_turn(connections, TENANT, body, raw, key)
+    except Replay as earlier:
+        if body.stream:
+            return EventStream(follow_log(connections, TENANT, earlier.response, 0))
+        return json_response(await ended_body(connections, TENANT, earlier.response))
     if body.stream:
-        return EventStream(follow(connections, turn), on_leave)
+        return EventStream(follow(connections, turn))
     return json_response(await wait_for_body(turn))
+
+
+async def _unstored(connections: Connections, request: Request, body: CreateResponse) -> Response:
+    """Nothing of it remains, so it stops when its client leaves."""
+    turn = await start_unstored(connections, TENANT, body)
+    if body.stream:
+        return EventStream(follow(connections, turn), turn.leave)
+    async with leaving(request.receive, turn.leave):
+        return json_response(await wait_for_body(turn))
 
 
 @router.get("/{response_id}")
 async def read(request: Request, response_id: str) -> Response:
-    return json_response(await reading.response(connections_of(request), TENANT, response_id))
+    connections = connections_of(request)
+    body = await reading.response(connections, TENANT, response_id)
+    query = parse_resume_query(request.query_params)
+    if query is None:
+        return json_response(body)
+    return EventStream(follow_log(connections, TENANT, response_id, query))
 
 
 @router.delete("/{response_id}")

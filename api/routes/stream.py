@@ -1,6 +1,7 @@
 """Server-sent events of ready bytes: one event per write, no task group, no encoding."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable
 
 from starlette.responses import Response
@@ -27,7 +28,13 @@ class EventStream(Response):
 
     async def __call__(self, _: Scope, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-        watch = asyncio.create_task(self._watch(receive)) if self._on_leave else None
+        if self._on_leave is None:
+            await self._send_events(send)
+            return
+        async with leaving(receive, self._on_leave):
+            await self._send_events(send)
+
+    async def _send_events(self, send: Send) -> None:
         try:
             async for frames in self._events:
                 for frame in frames:
@@ -36,12 +43,19 @@ class EventStream(Response):
         except CutError:
             # No terminal event, no [DONE]: the client must ask with GET how it ended.
             await send({"type": "http.response.body", "body": b"", "more_body": False})
-        finally:
-            if watch is not None:
-                watch.cancel()
 
-    async def _watch(self, receive: Receive) -> None:
+
+@contextlib.asynccontextmanager
+async def leaving(receive: Receive, on_leave: Callable[[], None]) -> AsyncIterator[None]:
+    """Call `on_leave` if the client, whose body was read already, goes away meanwhile."""
+
+    async def watch() -> None:
         while (await receive())["type"] != "http.disconnect":
             pass
-        if self._on_leave:
-            self._on_leave()
+        on_leave()
+
+    watching = asyncio.create_task(watch())
+    try:
+        yield
+    finally:
+        watching.cancel()

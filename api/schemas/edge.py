@@ -17,6 +17,7 @@ M = TypeVar("M", bound=BaseModel)
 
 LIST_LIMIT = 100
 DEFAULT_LIMIT = 20
+LONGEST_NUMBER = 16
 # jsonb and every client can hold these; beyond them numbers change silently.
 SMALLEST_INT, LARGEST_INT = -(2**63), 2**64 - 1
 # The JSON encoder ends at 254 levels, and what is kept comes back within some of our own.
@@ -134,6 +135,16 @@ def parse_list_query(query: Mapping[str, str]) -> ListQuery:
     if after is not None and not is_id(after):
         _refuse("after", "expected the id of an item")
     return ListQuery(after, int(limit_text), order)
+
+
+def parse_resume_query(query: Mapping[str, str]) -> int | None:
+    """The number of the first event that a resuming client wants, None when it wants no stream; raises ApiError 400."""
+    if query.get("stream", "false") not in ("true", "false"):
+        _refuse("stream", "supported values are: 'true' or 'false'")
+    after = query.get("starting_after", "-1")
+    if after != "-1" and not (after.isascii() and after.isdecimal() and len(after) < LONGEST_NUMBER):
+        _refuse("starting_after", "expected the sequence number of an event")
+    return int(after) + 1 if query.get("stream") == "true" else None
 
 
 def _refuse(param: str, why: str) -> NoReturn:

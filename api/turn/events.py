@@ -13,6 +13,12 @@ def frame(event: bytes, sequence: int, fields: bytes) -> bytes:
     return b'event: %b\ndata: {"type":"%b","sequence_number":%d,%b}\n\n' % (event, event, sequence, fields)
 
 
+def terminal_frame(status: str, sequence: int, body: bytes) -> bytes:
+    """The last event of a stream; a cancelled response ends as `incomplete`, the specification has no other event."""
+    event = {"completed": b"response.completed", "failed": b"response.failed"}.get(status, b"response.incomplete")
+    return frame(event, sequence, b'"response":' + body)
+
+
 def split(log: bytes) -> Iterator[bytes]:
     """The frames of a logged blob, as they were sent."""
     for text in log.split(b"\n\n")[:-1]:

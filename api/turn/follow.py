@@ -4,9 +4,11 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 
-from api import history
+import orjson
+
+from api import errors, history, reading
 from api.connections import Connections
-from api.turn.events import KEEPALIVE, payload, split
+from api.turn.events import KEEPALIVE, payload, split, terminal_frame
 from api.turn.running import KEEPALIVE_SECONDS, Turn
 
 # How often the log of a response that runs elsewhere is looked at.
@@ -25,12 +27,11 @@ async def follow(connections: Connections, turn: Turn) -> AsyncIterator[list[byt
     """The events of a turn that runs here, from its first, as lists of frames that are never empty. Raises CutError."""
     sent = 0
     while not turn.ended or turn.sequence > sent:
-        frames = turn.frames_from(sent)
-        if frames is None:
-            frames = await _logged(connections, turn.tenant, turn.response, sent)
+        frames = await _held_or_logged(connections, turn, sent)
         if frames:
             sent += len(frames)
             yield frames
+            turn.mark_sent(sent)
         elif await turn.changed():
             yield [KEEPALIVE]
     if turn.interruption == "lost":
@@ -38,6 +39,11 @@ async def follow(connections: Connections, turn: Turn) -> AsyncIterator[list[byt
             yield frames
     elif turn.body is None:
         raise CutError
+
+
+async def _held_or_logged(connections: Connections, turn: Turn, first: int) -> list[bytes]:
+    held = turn.frames_from(first)
+    return await _logged(connections, turn.tenant, turn.response, first) if held is None else held
 
 
 async def _logged(connections: Connections, tenant: str, response: str, first: int) -> list[bytes]:
@@ -53,22 +59,51 @@ async def _logged(connections: Connections, tenant: str, response: str, first: i
 
 
 async def follow_log(connections: Connections, tenant: str, response: str, first: int) -> AsyncIterator[list[bytes]]:
-    """The events numbered `first` and above of a response that may run in another process. Raises CutError."""
-    heard = time.monotonic()
-    kept_alive = heard
+    """The events numbered `first` and above of a response that runs in another process or has ended.
+
+    When its log is gone, the final state is its only event. Raises ApiError 404, CutError.
+    """
+    heard = kept_alive = time.monotonic()
     while True:
-        now = time.monotonic()
         frames = await _logged(connections, tenant, response, first)
+        ended = not frames and await _ended(connections, tenant, response)
+        if ended:
+            # Its last events and its end were written in one step, maybe after the look at the log.
+            late = await _logged(connections, tenant, response, first)
+            frames = late or await _final(connections, tenant, response, first)
+        now = time.monotonic()
         if frames:
             yield frames
-            last = payload(frames[-1])
-            if last["type"] in TERMINAL:
-                return
-            first = int(str(last["sequence_number"])) + 1
+            first = int(str(payload(frames[-1])["sequence_number"])) + 1
             heard = kept_alive = now
+        if ended or (frames and payload(frames[-1])["type"] in TERMINAL):
+            return
         if now - heard > SILENCE_SECONDS:
             raise CutError
         if now - kept_alive > KEEPALIVE_SECONDS:
             kept_alive = now
             yield [KEEPALIVE]
         await asyncio.sleep(POLL_SECONDS)
+
+
+async def _ended(connections: Connections, tenant: str, response: str) -> bool:
+    state = orjson.loads(await reading.response(connections, tenant, response))
+    return state["status"] not in ("in_progress", "queued")
+
+
+async def _final(connections: Connections, tenant: str, response: str, first: int) -> list[bytes]:
+    """The terminal event of a response whose log has expired; nothing when the client has had all that the log has."""
+    if await history.has_log(connections.redis, tenant, response):
+        return []
+    body = await reading.response(connections, tenant, response)
+    return [terminal_frame(orjson.loads(body)["status"], first, body)]
+
+
+async def ended_body(connections: Connections, tenant: str, response: str) -> bytes:
+    """The final body of a response that may still run elsewhere. Raises ApiError 404, 503."""
+    end = time.monotonic() + SILENCE_SECONDS
+    while not await _ended(connections, tenant, response):
+        if time.monotonic() > end:
+            raise errors.outcome_unknown(response)
+        await asyncio.sleep(POLL_SECONDS)
+    return await reading.response(connections, tenant, response)

@@ -8,6 +8,7 @@ from typing import NoReturn
 from api import errors, history, store
 from api.connections import Connections
 from api.history import Begun, Opening, Refused
+from api.ids import CONVERSATION
 from api.loading import rebuild
 from api.turn.orphans import close_orphan
 from core.store import UNREACHABLE
@@ -29,6 +30,8 @@ def new_token() -> str:
 
 async def open_turn(connections: Connections, opening: Opening) -> Begun:
     """Take the conversation's lock and read its history. Raises ApiError, or Replay for a repeated Idempotency-Key."""
+    if opening.conversation:
+        check_conversation(opening.conversation)
     limit = connections.settings.queue_limit
     outcome = await history.begin(connections.lanes, opening, limit)
     if isinstance(outcome, Begun):
@@ -43,7 +46,7 @@ async def open_turn(connections: Connections, opening: Opening) -> Begun:
                         await rebuild(connections, opening.tenant, outcome.detail, param)
                     case "response_cold":
                         previous_thread, previous_end = await _stored_end(connections, opening)
-                    case "expired":
+                    case "expired" if not connections.truce.holds:
                         await close_orphan(connections, opening.tenant, outcome.detail)
                     case _:
                         _refuse(opening, outcome)
@@ -51,6 +54,12 @@ async def open_turn(connections: Connections, opening: Opening) -> Begun:
     except TimeoutError as error:
         raise errors.store_unavailable("the conversation could not be loaded in time") from error
     return outcome
+
+
+def check_conversation(conversation: str) -> None:
+    """Raise ApiError 404 for what is no conversation's id, a hidden thread's among it."""
+    if not conversation.startswith(CONVERSATION):
+        raise errors.not_found("conversation", conversation, "conversation")
 
 
 async def _stored_end(connections: Connections, opening: Opening) -> tuple[str, int]:
@@ -83,7 +92,7 @@ def _refuse(opening: Opening, refused: Refused) -> NoReturn:
             raise errors.previous_response_running(previous)
         case "response_empty":
             raise errors.previous_response_empty(previous)
-        case "locked":
+        case "locked" | "expired":
             raise errors.conversation_locked(conversation, refused.detail)
         case "queue_full":
             raise errors.queue_full()

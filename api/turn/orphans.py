@@ -3,12 +3,11 @@
 import asyncio
 import logging
 import secrets
-import time
 
 import orjson
 from redis.exceptions import RedisError
 
-from api import history
+from api import history, metrics
 from api.connections import Connections
 from api.history import Ending
 from api.turn.answer import rebuild
@@ -22,14 +21,16 @@ SWEEP_SECONDS = 1.0
 SWEEP_LIMIT = 100
 # Above every number that the dead pod may have sent (running.UNLOGGED_LIMIT): no client skips the closing events.
 SEQUENCE_GAP = 10_000
-# After Redis was away every deadline has passed; its holders get the time to renew.
-QUIET_SECONDS = 15.0
-
 INTERRUPTED = Verdict("incomplete", reason="interrupted")
 
 
 async def close_orphan(connections: Connections, tenant: str, response: str) -> None:
-    """End one response whose lock has expired as `incomplete`, with the text that was logged; idempotent."""
+    """End one response whose lock has expired as `incomplete`, with the text that was logged; idempotent.
+
+    Does nothing while the truce after an absence of Redis holds.
+    """
+    if connections.truce.holds:
+        return
     token = secrets.token_hex(16)
     orphan = await history.takeover(connections.redis, tenant, response, token)
     if orphan is None:
@@ -46,20 +47,17 @@ async def close_orphan(connections: Connections, tenant: str, response: str) -> 
     inputs = [item for item in request["input"] if item["type"] != "item_reference"]
     ending: Ending = make_ending(response, final, inputs, output, body, closing, sequence)
     outcome = await history.finish(connections.lanes, tenant, orphan.thread, response, token, ending)
+    metrics.ORPHANS.inc()
     log.warning("response of a dead process closed", extra={"response": response, "tenant": tenant, "outcome": outcome})
 
 
 async def sweep(connections: Connections) -> None:
     """Once a second, for as long as the process lives: close what expired."""
-    quiet_until = 0.0
     while True:
         await asyncio.sleep(SWEEP_SECONDS)
         try:
-            if time.monotonic() < quiet_until:
-                await connections.redis.ping()
-                continue
             for tenant, response in await history.expired(connections.redis, SWEEP_LIMIT):
                 if response not in connections.running:
                     await close_orphan(connections, tenant, response)
         except RedisError:
-            quiet_until = time.monotonic() + QUIET_SECONDS
+            connections.truce.begin()

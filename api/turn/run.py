@@ -14,17 +14,17 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from api import errors, history
+from api import errors, history, metrics
 from api.connections import Connections
 from api.errors import ApiError
 from api.history import Opening, Outcome
-from api.ids import new_id
+from api.ids import THREAD, new_id
 from api.schemas.responses import CreateResponse
 from api.turn.answer import Answer
 from api.turn.asking import make_ask, resolve_references
 from api.turn.body import COMPLETED, Verdict, conclude, skeleton, with_output
 from api.turn.ending import make_ending
-from api.turn.events import frame
+from api.turn.events import terminal_frame
 from api.turn.opening import new_token, open_turn
 from api.turn.running import Interruption, Turn
 from api.upstream.exchange import Ask, Finish, Upstream, UpstreamError
@@ -59,7 +59,7 @@ async def start_turn(
         tenant=tenant,
         response=response,
         token=token,
-        new_thread=new_id("thr_"),
+        new_thread=new_id(THREAD),
         request=orjson.dumps({"response": start, "input": inputs, "stream": request.stream}),
         conversation=request.conversation_id,
         previous_response=request.previous_response_id or "",
@@ -105,16 +105,11 @@ async def _framed(connections: Connections, turn: Turn) -> AsyncIterator[None]:
     finally:
         connections.running.pop(turn.response, None)
         turn.end()
-        log.info(
-            "turn",
-            extra={
-                "response": turn.response,
-                "tenant": turn.tenant,
-                "seconds": round(time.monotonic() - began, 4),
-                "interruption": turn.interruption,
-                "failed": turn.failure is not None,
-            },
-        )
+        seconds = time.monotonic() - began
+        metrics.TURNS.labels(turn.status).inc()
+        metrics.TURN_SECONDS.observe(seconds)
+        names = {"response": turn.response, "conversation": turn.thread, "tenant": turn.tenant}
+        log.info("turn", extra={**names, "status": turn.status, "seconds": round(seconds, 4)})
 
 
 async def wait_for_body(turn: Turn) -> bytes:
@@ -187,6 +182,7 @@ def _interrupted(why: Interruption) -> Verdict:
 def _conclude(turn: Turn, question: Question, answer: Answer, verdict: Verdict) -> tuple[Json, bytes, bytes]:
     """The final response without its output, with it, and the terminal frame (empty when nobody streams)."""
     turn.finishing = True
+    turn.status = verdict.status
     answer.close(whole=verdict.status == "completed")
     final = conclude(question.start, verdict, answer.usage)
     body = with_output(final, [orjson.dumps(item) for item in answer.items])
@@ -225,9 +221,3 @@ async def _persist(connections: Connections, turn: Turn, ending: history.Ending)
             if time.monotonic() > deadline:
                 raise
         await asyncio.sleep(FINISH_PAUSE_SECONDS)
-
-
-def terminal_frame(status: str, sequence: int, body: bytes) -> bytes:
-    """The last event of a stream; a cancelled response ends as `incomplete`, the specification has no other event."""
-    event = {"completed": b"response.completed", "failed": b"response.failed"}.get(status, b"response.incomplete")
-    return frame(event, sequence, b'"response":' + body)

@@ -17,19 +17,23 @@ Interruption = Literal["cancelled", "lost", "gone", "shutdown"]
 
 
 class Turn:
-    """The state of a running turn. `streamed` turns have events; others only a lock to renew."""
+    """The state of a running turn. `streamed` ones have events; `stored` ones a lock to renew and a log."""
 
-    def __init__(self, tenant: str, response: str, thread: str, token: str, *, streamed: bool) -> None:
+    def __init__(
+        self, tenant: str, response: str, thread: str, token: str, *, streamed: bool, stored: bool = True
+    ) -> None:
         self.tenant = tenant
         self.response = response
         self.thread = thread
         self.token = token
         self.streamed = streamed
+        self.stored = stored
         self.task: asyncio.Task[None] | None = None
         self.interruption: Interruption | None = None
         self.finishing = False
         """From here on nothing may interrupt it: its outcome is being written."""
         self.ended = False
+        self.status = "unknown"
         self.body: bytes | None = None
         """The final body, once it is safe to show."""
         self.failure: Exception | None = None
@@ -86,8 +90,13 @@ class Turn:
             self._dropped += excess
         self.notify()
 
+    def mark_sent(self, sequence: int) -> None:
+        """A reader has every event below `sequence`: for an unstored turn its only one, so nobody needs them again."""
+        if not self.stored:
+            self.mark_logged(sequence)
+
     async def room(self) -> None:
-        """Wait while too many events are not logged yet: Redis is away."""
+        """Wait while too many events are not logged yet: Redis is away, or nobody takes those of an unstored turn."""
         while self.sequence - self.logged > UNLOGGED_LIMIT:
             await self.changed()
 

@@ -8,6 +8,7 @@ from api.loading import rebuild
 from api.reading import hot_or_cold, stored
 from api.schemas.responses import CreateResponse
 from api.turn.body import skeleton
+from api.turn.opening import check_conversation
 from api.turn.run import Question, run_unstored
 from api.turn.running import Turn
 
@@ -17,7 +18,7 @@ async def start_unstored(connections: Connections, tenant: str, request: CreateR
     past = await _history(connections, tenant, request)
     response = new_id("resp_")
     model = request.model or connections.settings.model
-    turn = Turn(tenant, response, "", "", streamed=request.stream)
+    turn = Turn(tenant, response, "", "", streamed=request.stream, stored=False)
     start = skeleton(request, response, model, request.conversation_id)
     question = Question(request, start, request.new_items())
     turn.task = connections.tasks.create_task(run_unstored(connections, turn, question, past))
@@ -26,6 +27,7 @@ async def start_unstored(connections: Connections, tenant: str, request: CreateR
 
 async def _history(connections: Connections, tenant: str, request: CreateResponse) -> list[bytes]:
     if request.conversation_id:
+        check_conversation(request.conversation_id)
         hot = await _hot(connections, tenant, request.conversation_id, "conversation")
         return [item for _, item in hot.items]
     previous = request.previous_response_id
