@@ -30,6 +30,7 @@ _begin = script("begin", allow_oom=False)
 _finish = script("finish", allow_oom=True)
 _flush = script("flush", allow_oom=True)
 _takeover = script("takeover", allow_oom=True)
+_cancel = script("cancel", allow_oom=True)
 
 Refusal = Literal[
     "cold",
@@ -171,6 +172,11 @@ async def flush(redis: Redis, flushes: list[Flush]) -> list[Literal["ok", "cance
         if isinstance(reply, Exception):
             raise reply
     return [reply.decode() for reply in replies]
+
+
+async def cancel(redis: Redis, tenant: str, response: str) -> None:
+    """Ask the pod that runs a response to stop; nothing happens to one that has ended."""
+    await _cancel(redis, tenant, response)
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,24 +3,36 @@
 import argparse
 import os
 import readline  # noqa: F401 - gives input() its arrow keys
+from contextlib import suppress
 
 from openai import APIError, OpenAI
+from openai.types.responses import ResponseStreamEvent
+
+
+def show(event: ResponseStreamEvent) -> None:
+    if event.type == "response.output_text.delta":
+        print(event.delta, end="", flush=True)
+    elif event.type == "response.failed" and event.response.error:
+        print(f"[failed: {event.response.error.message}]", end="")
+    elif event.type == "response.incomplete" and event.response.incomplete_details:
+        print(f" [cut off: {event.response.incomplete_details.reason}]", end="")
 
 
 def answer(client: OpenAI, conversation: str, text: str) -> None:
     """Send one message and print the answer while it comes."""
+    response = None
     try:
         with client.responses.create(conversation=conversation, input=text, stream=True) as stream:
             for event in stream:
-                if event.type == "response.output_text.delta":
-                    print(event.delta, end="", flush=True)
-                elif event.type == "response.failed" and event.response.error:
-                    print(f"[failed: {event.response.error.message}]", end="")
-                elif event.type == "response.incomplete" and event.response.incomplete_details:
-                    print(f" [cut off: {event.response.incomplete_details.reason}]", end="")
+                if event.type == "response.created":
+                    response = event.response.id
+                show(event)
         print()
     except KeyboardInterrupt:
         print(" [stopped]")
+        if response:
+            with suppress(APIError):
+                client.responses.cancel(response)
     except APIError as error:
         print(f"[{error.message}]")
 

@@ -4,7 +4,7 @@ import orjson
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
-from api import deleting, reading
+from api import deleting, history, reading
 from api.connections import Connections
 from api.routes.edge import TENANT, check_ids, connections_of, idempotency_key, json_response, read_body
 from api.routes.stream import EventStream, leaving
@@ -59,6 +59,14 @@ async def read(request: Request, response_id: str) -> Response:
 async def delete(request: Request, response_id: str) -> Response:
     await deleting.delete_response(connections_of(request), TENANT, response_id)
     return json_response(orjson.dumps({"id": response_id, "object": "response", "deleted": True}))
+
+
+@router.post("/{response_id}/cancel")
+async def cancel(request: Request, response_id: str) -> Response:
+    """Answers with the ended response; one that had ended before is left as it is."""
+    connections = connections_of(request)
+    await history.cancel(connections.redis, TENANT, response_id)
+    return json_response(await ended_body(connections, TENANT, response_id))
 
 
 @router.get("/{response_id}/input_items")

@@ -15,7 +15,8 @@ log = logging.getLogger(__name__)
 # An event is logged after 100 ms at the latest: it waits until its turn is due, and then for the next beat.
 BEAT_SECONDS = 0.025
 FLUSH_SECONDS = 0.075
-QUIET_RENEWAL_SECONDS = 1.0
+# A cancel is heard with the next renewal, and must be within a second.
+QUIET_RENEWAL_SECONDS = 0.75
 
 
 async def pulse(connections: Connections) -> None:
