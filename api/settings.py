@@ -7,6 +7,7 @@ from core.settings import (
     PostgresSettings,
     RedisSettings,
     expiration_seconds,
+    host,
     log_level,
     postgres_settings,
     redis_settings,
@@ -53,7 +54,7 @@ def read_settings(environment: Environment) -> Settings:
     if upstream_url and not upstream_url.startswith(("http://", "https://")):
         environment.errors.append(f"OPENAI_BASE_URL={upstream_url!r} must start with http:// or https://")
     settings = Settings(
-        host=environment.text("HOST", "0.0.0.0"),  # noqa: S104 - a server in a pod listens on every address
+        host=host(environment),
         port=environment.port("PORT", 4000),
         metrics_port=environment.port("METRICS_PORT", 9090),
         api_key=api_key,

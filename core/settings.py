@@ -108,6 +108,11 @@ def postgres_settings(environment: Environment) -> PostgresSettings:
     )
 
 
+def host(environment: Environment) -> str:
+    """The address to listen on: in a pod every one, for the kubelet and Prometheus come from outside."""
+    return environment.text("HOST", "0.0.0.0")  # noqa: S104
+
+
 def expiration_seconds(environment: Environment) -> int:
     """How long a stored conversation stays hot after its last change."""
     return environment.whole("EXPIRATION_TIME", 1800, 1, 30 * 86400)

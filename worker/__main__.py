@@ -24,7 +24,7 @@ async def work(settings: Settings) -> None:
     redis_outage, postgres_outage = Outage("redis", stop), Outage("postgres", stop)
     async with (
         connect(settings.redis, REDIS_CONNECTIONS) as redis,
-        health.serving(settings.health_port, redis, [redis_outage, postgres_outage]),
+        health.serving(settings.host, settings.health_port, redis, [redis_outage, postgres_outage]),
     ):
         await run(Writer(settings, redis, stop, redis_outage, postgres_outage))
 

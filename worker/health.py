@@ -17,8 +17,8 @@ PLAIN = "text/plain; charset=utf-8"
 
 
 @asynccontextmanager
-async def serving(port: int, redis: Redis, outages: list[Outage]) -> AsyncIterator[None]:
-    """Answer on `port` for as long as the context lasts."""
+async def serving(host: str, port: int, redis: Redis, outages: list[Outage]) -> AsyncIterator[None]:
+    """Answer at this address for as long as the context lasts."""
 
     async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -36,8 +36,7 @@ async def serving(port: int, redis: Redis, outages: list[Outage]) -> AsyncIterat
         finally:
             writer.close()
 
-    # All interfaces: the kubelet and Prometheus come from outside of the pod.
-    server = await asyncio.start_server(answer, "0.0.0.0", port)  # noqa: S104
+    server = await asyncio.start_server(answer, host, port)
     async with server:
         yield
 

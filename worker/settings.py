@@ -7,6 +7,7 @@ from core.settings import (
     PostgresSettings,
     RedisSettings,
     expiration_seconds,
+    host,
     log_level,
     postgres_settings,
     redis_settings,
@@ -19,6 +20,7 @@ class Settings:
     postgres: PostgresSettings
     expiration_seconds: int
     log_level: str
+    host: str
     health_port: int
     batch_entries: int
 
@@ -30,6 +32,7 @@ def read(environment: Environment) -> Settings:
         postgres=postgres_settings(environment),
         expiration_seconds=expiration_seconds(environment),
         log_level=log_level(environment),
+        host=host(environment),
         health_port=environment.port("HEALTH_PORT", 9091),
         # KEDA's `listLength` must be larger: the list's length counts what is in flight.
         batch_entries=environment.whole("BATCH_ENTRIES", 2000, 1, 5000),
