@@ -50,6 +50,8 @@ class Lanes:
         try:
             replies = await run_many(self._redis, [(script, arguments) for script, arguments, _ in batch])
         except RedisError as error:
+            # Who waited behind a batch that timed out has waited long enough, and would only wait for the same again.
+            batch, self._waiting = batch + self._waiting, []
             replies = [error] * len(batch)
         for (_, _, future), reply in zip(batch, replies, strict=True):
             if future.done():
