@@ -24,6 +24,8 @@ log = logging.getLogger(__name__)
 TENANT = "default"
 HOT_PATH = "/v1/responses"
 LONGEST_IDEMPOTENCY_KEY = 255
+# For a provider that does not say when to come back: most count by the minute.
+RATE_LIMIT_RETRY_SECONDS = 10.0
 
 
 class Edge:
@@ -140,9 +142,10 @@ def told(error: Exception) -> ApiError:
 
 
 def _upstream_error(error: UpstreamError) -> ApiError:
-    headers = (
-        {} if error.retry_after_seconds is None else {"retry-after": str(max(1, round(error.retry_after_seconds)))}
-    )
+    seconds = error.retry_after_seconds
+    if seconds is None and error.status == 429:
+        seconds = RATE_LIMIT_RETRY_SECONDS
+    headers = {} if seconds is None else {"retry-after": str(max(1, round(seconds)))}
     return errors.from_upstream(error.status, error.code, error.message, error.param, headers)
 
 
