@@ -13,7 +13,7 @@ import psutil
 
 from local.children import HOST, Child, StartError, spawn, wait_ready
 
-# docs/adr/0002-redis-durability.md; the processes refuse to start on anything else.
+# docs/adr/0002-redis-durability.md.
 VALKEY_SETTINGS = {
     "bind": HOST,
     "appendonly": "yes",
