@@ -9,6 +9,7 @@ import asyncpg
 from redis.asyncio import Redis
 
 from api.lanes import Lanes
+from api.recent import Recent
 from api.settings import Settings
 from api.upstream.exchange import Upstream
 
@@ -48,4 +49,5 @@ class Connections:
     """Owns every turn: a client that leaves does not end one, the end of the process does."""
     running: "dict[str, Turn]" = field(default_factory=dict)
     """The turns of this process by response id."""
+    recent: Recent = field(default_factory=Recent)
     truce: Truce = field(default_factory=Truce)

@@ -60,14 +60,21 @@ class Opening:
     previous_response: str = ""
     idempotency_key: str = ""
     body_hash: str = ""
+    known_generation: bytes = b""
+    known_count: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Begun:
-    """The lock is held; `items` is the history, oldest first, as JSON."""
+    """The lock is held; `items` is the history, oldest first, as JSON, without the first `left_out` of it.
+
+    `generation` names the hot list in which the items stand.
+    """
 
     thread: str
     items: list[bytes]
+    generation: bytes
+    left_out: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,10 +102,13 @@ async def begin(
         opening.request,
         opening.idempotency_key,
         opening.body_hash,
+        opening.known_generation,
+        opening.known_count,
     )
     if reply[0] != b"ok":
         return Refused(reply[0].decode(), reply[1].decode() if len(reply) > 1 else "")
-    return Begun(reply[1].decode(), [item_json(element) for element in reply[2]])
+    _, thread, elements, generation, left_out = reply
+    return Begun(thread.decode(), [item_json(element) for element in elements], generation or b"", left_out)
 
 
 def item_json(element: bytes) -> bytes:

@@ -19,6 +19,7 @@ else
   created = state[5]
 end
 remember(token)
+if create == '1' then redis.call('HSET', conv, 'generation', token) end
 local position = next_position(state[4])
 local pushed = 0
 if metadata ~= '' then

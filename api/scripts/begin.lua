@@ -1,9 +1,12 @@
 -- The first of a turn's two round trips: take the lock, keep the request under the response's id, read the history.
--- Changes nothing of the conversation itself. Answers {'ok', thread, {items}} or {reason, detail}.
+-- Changes nothing of the conversation itself. A pod that remembers the first `known_count` items of the list's
+-- `known_generation` gets only those behind them.
+-- Answers {'ok', thread, {items}, generation, count of items left out} or {reason, detail}.
 local tenant, response, token, lock_ms, queue_limit = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 local thread, previous, previous_thread, previous_end = ARGV[6], ARGV[7], ARGV[8], ARGV[9]
 local new_thread, request = ARGV[10], ARGV[11]
 local idempotency, body_hash = ARGV[12], ARGV[13]
+local known_generation, known_count = ARGV[14], tonumber(ARGV[15])
 
 local idempotency_key = 'idem:' .. tenant .. ':' .. idempotency
 if idempotency ~= '' then
@@ -27,14 +30,17 @@ if previous ~= '' then
 end
 
 local conv, list = conv_key(tenant, thread), items_key(tenant, thread)
-local items = {}
+local items, left_out = {}, 0
+local generation = token
 local fork = false
 if thread == '' then
   thread = new_thread
   conv, list = conv_key(tenant, thread), items_key(tenant, thread)
-  redis.call('HSET', conv, 'last', '0', 'len', '0', 'unstored', '0', 'new', '1')
+  redis.call('HSET', conv, 'last', '0', 'len', '0', 'unstored', '0', 'new', '1',
+    'generation', generation)
 else
-  local state = redis.call('HMGET', conv, 'deleted', 'len', 'lock', 'deadline', 'last_response', 'token')
+  local state = redis.call('HMGET', conv, 'deleted', 'len', 'lock', 'deadline', 'last_response', 'token',
+    'generation')
   if state[1] then return {'gone'} end
   if not state[2] or redis.call('LLEN', list) ~= tonumber(state[2]) then
     redis.call('DEL', conv, list)
@@ -49,7 +55,11 @@ else
     if tonumber(state[4]) > now_ms() then return {'locked', state[3]} end
     return {'expired', state[3]}
   end
-  items = redis.call('LRANGE', list, 0, -1)
+  if not fork then
+    generation = state[7]
+    if generation == known_generation and tonumber(state[2]) >= known_count then left_out = known_count end
+  end
+  items = redis.call('LRANGE', list, left_out, -1)
 end
 
 if fork then
@@ -59,7 +69,7 @@ if fork then
     if tonumber(string.match(item, '^%d+')) <= limit then prefix[#prefix + 1] = item end
   end
   redis.call('HSET', conv_key(tenant, new_thread), 'last', upto, 'len', #prefix, 'unstored', '0', 'new', '1',
-    'parent', thread, 'parent_position', upto)
+    'parent', thread, 'parent_position', upto, 'generation', generation)
   thread, items = new_thread, prefix
   conv, list = conv_key(tenant, thread), items_key(tenant, thread)
   redis.call('DEL', list)
@@ -77,4 +87,4 @@ redis.call('HSET', resp_key(tenant, response), 'status', 'in_progress', 'thread'
   'request', request, 'idempotency', idempotency)
 redis.call('ZADD', 'running', deadline, tenant .. ':' .. response)
 if idempotency ~= '' then redis.call('HSET', idempotency_key, 'hash', body_hash, 'response', response) end
-return {'ok', thread, items}
+return {'ok', thread, items, generation, left_out}

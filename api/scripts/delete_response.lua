@@ -23,7 +23,7 @@ if state[2] then
       if at >= tonumber(first) and at <= tonumber(last) then kept = kept - redis.call('LREM', list, 1, element) end
     end
   end
-  redis.call('HSET', conv, 'last', text(position), 'len', kept)
+  redis.call('HSET', conv, 'last', text(position), 'len', kept, 'generation', token)
   redis.call('HINCRBY', conv, 'unstored', 1)
   redis.call('PERSIST', conv)
   redis.call('PERSIST', list)

@@ -19,6 +19,7 @@ from api.connections import Connections
 from api.errors import ApiError
 from api.history import Opening, Outcome
 from api.ids import THREAD, new_id
+from api.recent import Remembered
 from api.schemas.responses import CreateResponse
 from api.turn.answer import Answer
 from api.turn.asking import make_ask, resolve_references
@@ -40,10 +41,11 @@ FINISH_PAUSE_SECONDS = 0.25
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What the client asked, the response as it stands at the start, and the new items."""
+    """What the client asked, the response as it stands at the start, the history, and the new items."""
 
     request: CreateResponse
     start: Json
+    past: list[Json]
     inputs: list[Json]
 
 
@@ -55,6 +57,8 @@ async def start_turn(
     model = request.model or connections.settings.model
     start = skeleton(request, response, model, request.conversation_id)
     inputs = request.new_items()
+    previous = request.previous_response_id or ""
+    known = connections.recent.find(tenant, request.conversation_id, previous)
     opening = Opening(
         tenant=tenant,
         response=response,
@@ -62,32 +66,39 @@ async def start_turn(
         new_thread=new_id(THREAD),
         request=orjson.dumps({"response": start, "input": inputs, "stream": request.stream}),
         conversation=request.conversation_id,
-        previous_response=request.previous_response_id or "",
+        previous_response=previous,
         idempotency_key=idempotency_key,
         body_hash=hashlib.sha256(raw).hexdigest() if idempotency_key else "",
+        known_generation=known.generation,
+        known_count=len(known.items),
     )
     begun = await open_turn(connections, opening)
+    past = known.items[: begun.left_out] + [orjson.loads(item) for item in begun.items]
     turn = Turn(tenant, response, begun.thread, token, streamed=request.stream)
-    turn.task = connections.tasks.create_task(_run(connections, turn, Question(request, start, inputs), begun.items))
+    question = Question(request, start, past, inputs)
+    turn.task = connections.tasks.create_task(_run(connections, turn, question, begun.generation))
     return turn
 
 
-async def _run(connections: Connections, turn: Turn, question: Question, past: list[bytes]) -> None:
+async def _run(connections: Connections, turn: Turn, question: Question, generation: bytes) -> None:
     """A stored turn's outermost frame: whatever happens, it ends and its followers learn of it."""
     async with _framed(connections, turn):
         connections.running[turn.response] = turn
         answer = Answer(turn.emit)
         announce(turn, question.start)
-        verdict = await _answer(connections, turn, question, past, answer)
+        verdict = await _answer(connections, turn, question, answer)
         await _finish(connections, turn, question, answer, verdict)
+        if turn.body is not None and answer.produced:
+            items = question.past + question.inputs + answer.items
+            connections.recent.keep(turn.tenant, turn.thread, Remembered(generation, turn.response, items))
 
 
-async def run_unstored(connections: Connections, turn: Turn, question: Question, past: list[bytes]) -> None:
+async def run_unstored(connections: Connections, turn: Turn, question: Question) -> None:
     """The same without a trace: nothing was begun, nothing is written."""
     async with _framed(connections, turn):
         answer = Answer(turn.emit)
         announce(turn, question.start)
-        verdict = await _answer(connections, turn, question, past, answer)
+        verdict = await _answer(connections, turn, question, answer)
         body, terminal = _conclude(turn, question, answer, verdict)[1:]
         turn.body = body
         if turn.streamed:
@@ -123,13 +134,11 @@ async def wait_for_body(turn: Turn) -> bytes:
     return turn.body
 
 
-async def _answer(
-    connections: Connections, turn: Turn, question: Question, history_items: list[bytes], answer: Answer
-) -> Verdict:
+async def _answer(connections: Connections, turn: Turn, question: Question, answer: Answer) -> Verdict:
     """Ask and relay; every way in which the answer can end becomes a verdict."""
     try:
-        past = [orjson.loads(item) for item in history_items]
-        items, question.inputs[:] = await resolve_references(connections, turn.tenant, past, question.inputs)
+        tenant, past, inputs = turn.tenant, question.past, question.inputs
+        items, question.inputs[:] = await resolve_references(connections, tenant, past, inputs)
         ask = make_ask(question.request, question.start["model"], items)
         answer.callable_tools = callable_tools(ask)
         await relay(connections.upstream, ask, turn, answer)

@@ -1,5 +1,7 @@
 """Turns with `store: false`: they read the history they name, write nothing, and end when their client leaves."""
 
+import orjson
+
 from api import errors, history_changes, store
 from api.connections import Connections
 from api.history_changes import HotConversation
@@ -15,13 +17,13 @@ from api.turn.running import Turn
 
 async def start_unstored(connections: Connections, tenant: str, request: CreateResponse) -> Turn:
     """Raises ApiError 404, 503; a turn without history needs no store at all."""
-    past = await _history(connections, tenant, request)
+    past = [orjson.loads(item) for item in await _history(connections, tenant, request)]
     response = new_id("resp_")
     model = request.model or connections.settings.model
     turn = Turn(tenant, response, "", "", streamed=request.stream, stored=False)
     start = skeleton(request, response, model, request.conversation_id)
-    question = Question(request, start, request.new_items())
-    turn.task = connections.tasks.create_task(run_unstored(connections, turn, question, past))
+    question = Question(request, start, past, request.new_items())
+    turn.task = connections.tasks.create_task(run_unstored(connections, turn, question))
     return turn
 
 
