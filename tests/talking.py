@@ -101,8 +101,9 @@ def check_answer(status: int, headers: Mapping[str, str], body: bytes, query: Ma
 def events_of(body: bytes) -> list[Json]:
     """The events of a whole stream; fails unless its bytes are as promised."""
     assert b"\r" not in body
-    assert body.endswith(b"\n\n" + DONE)
-    return [event_of(frame) for frame in body.removesuffix(DONE).split(b"\n\n")[:-1] if frame != b": keep-alive"]
+    *frames, done, rest = body.split(b"\n\n")
+    assert (done + b"\n\n", rest) == (DONE, b"")
+    return [event_of(frame) for frame in frames if frame != b": keep-alive"]
 
 
 def event_of(frame: bytes) -> Json:
