@@ -1,6 +1,7 @@
 """`python -m api`: serve until SIGTERM, then drain."""
 
 import asyncio
+import signal
 import socket
 import sys
 
@@ -56,6 +57,9 @@ def main() -> int:
         server_header=False,
         timeout_graceful_shutdown=round(settings.drain_seconds) + LAST_WORDS_SECONDS,
     )
+    # uvicorn raises the signal again once it has stopped; a process that ended as it was asked to has not failed.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: sys.exit(0))
     Server(app, config, settings.drain_seconds).run()
     return 0
 
