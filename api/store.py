@@ -8,6 +8,11 @@ if TYPE_CHECKING:
 
 Items = list[tuple[str, bytes]]
 
+# What a reader waits at most for a PostgreSQL that hangs: for a session, for the query, and for the query's end once
+# it has been given up, which takes as long as a session may.
+ACQUIRE_SECONDS = 2.0
+QUERY_SECONDS = 4.0
+
 
 @dataclass(frozen=True, slots=True)
 class StoredConversation:
@@ -135,6 +140,12 @@ SELECT floor(extract(epoch FROM created_at))::bigint AS created_at, metadata
   FROM conversations WHERE tenant = $1 AND id = $2 AND NOT hidden"""
 
 
+async def _row(pool: "asyncpg.Pool[Any]", query: str, *arguments: str | int | None) -> "asyncpg.Record | None":
+    """The first row; raises one of core.store.UNREACHABLE when PostgreSQL does not answer in time."""
+    async with pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
+        return await connection.fetchrow(query, *arguments, timeout=QUERY_SECONDS)
+
+
 def _conversation(row: "asyncpg.Record") -> StoredConversation:
     return StoredConversation(
         created_at=row["created_at"],
@@ -150,7 +161,7 @@ def _conversation(row: "asyncpg.Record") -> StoredConversation:
 
 async def load_conversation(pool: "asyncpg.Pool[Any]", tenant: str, conversation: str) -> StoredConversation | None:
     """A conversation or hidden thread with its items and those it inherits; None when it is unknown."""
-    row = await pool.fetchrow(LOAD_CONVERSATION, tenant, conversation)
+    row = await _row(pool, LOAD_CONVERSATION, tenant, conversation)
     return None if row is None else _conversation(row)
 
 
@@ -164,12 +175,12 @@ class ResponseSpan:
 
 
 async def response_span(pool: "asyncpg.Pool[Any]", tenant: str, response: str) -> ResponseSpan | None:
-    row = await pool.fetchrow(RESPONSE_SPAN, tenant, response)
+    row = await _row(pool, RESPONSE_SPAN, tenant, response)
     return None if row is None else ResponseSpan(row["conversation"], row["first"], row["end"])
 
 
 async def load_response(pool: "asyncpg.Pool[Any]", tenant: str, response: str) -> StoredResponse | None:
-    row = await pool.fetchrow(LOAD_RESPONSE, tenant, response)
+    row = await _row(pool, LOAD_RESPONSE, tenant, response)
     if row is None:
         return None
     return StoredResponse(
@@ -185,7 +196,7 @@ async def list_items(
 ) -> Items | Literal["unknown_cursor"] | None:
     """One page behind the item `after`; None when the conversation is unknown."""
     query = LIST_ITEMS_DESCENDING if descending else LIST_ITEMS_ASCENDING
-    row = await pool.fetchrow(query, tenant, conversation, after, limit)
+    row = await _row(pool, query, tenant, conversation, after, limit)
     if row is None:
         return None
     if not row["anchored"]:
@@ -194,21 +205,21 @@ async def list_items(
 
 
 async def find_item(pool: "asyncpg.Pool[Any]", tenant: str, conversation: str, item: str) -> bytes | None:
-    found: bytes | None = await pool.fetchval(FIND_ITEM, tenant, conversation, item)
-    return found
+    row = await _row(pool, FIND_ITEM, tenant, conversation, item)
+    return None if row is None else row["item"]
 
 
 async def item_by_id(pool: "asyncpg.Pool[Any]", tenant: str, item: str) -> bytes | None:
     """An item of any of the tenant's conversations."""
-    found: bytes | None = await pool.fetchval(ITEM_BY_ID, tenant, item)
-    return found
+    row = await _row(pool, ITEM_BY_ID, tenant, item)
+    return None if row is None else row["item"]
 
 
 async def conversation_row(pool: "asyncpg.Pool[Any]", tenant: str, conversation: str) -> ConversationRow | None:
-    row = await pool.fetchrow(CONVERSATION_ROW, tenant, conversation)
+    row = await _row(pool, CONVERSATION_ROW, tenant, conversation)
     return None if row is None else ConversationRow(row["created_at"], row["metadata"])
 
 
 async def ping(pool: "asyncpg.Pool[Any]") -> None:
     """Raises one of core.store.UNREACHABLE while PostgreSQL does not answer."""
-    await pool.execute("SELECT 1")
+    await _row(pool, "SELECT 1")
