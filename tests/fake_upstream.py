@@ -22,6 +22,7 @@ The model's name says how. Streamed or not, unless it says otherwise:
     fake-reset            three tokens, then the connection breaks
     fake-drop             the connection breaks before any answer
     fake-echo-key         400 with our key in the message
+    fake-llama-context    an empty stream, and without streaming the error: the prompt is too long
     fake-SCRIPT           a peculiarity of tests/fake_scripts.py, bytes as they are, streamed or not
     fake-REFUSAL          an error of tests/fake_scripts.py
 
@@ -115,6 +116,11 @@ class Fake:
         if name in REFUSALS:
             status, refusal, headers = REFUSALS[name]
             return web.Response(status=status, body=refusal, headers=headers)
+        if name == "llama-context":
+            # A stream that is empty; who asks without one learns why.
+            if body.get("stream"):
+                return web.Response(body=b"", content_type="text/event-stream")
+            return web.Response(status=500, body=REFUSALS["context-llama"][1])
         if name == "echo-key":
             return web.Response(status=400, body=error_body(400, f"bad key {request.headers['Authorization']}"))
         if match := re.fullmatch(r"([45]\d\d)|([45]\d\d)-then-ok(?:-(\d+))?", name):

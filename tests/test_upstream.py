@@ -207,6 +207,7 @@ async def test_a_refusal_and_a_character_in_pieces(upstream: ChatCompletions) ->
         ("context", "", 400, "context_length_exceeded"),
         ("context-vllm", "", 400, "context_length_exceeded"),
         ("context-llama", "", 400, "context_length_exceeded"),
+        ("llama-context", "", 400, "context_length_exceeded"),
         ("detail", "", 400, "upstream_rejected"),
         ("html-in-json", "", 400, "upstream_rejected"),
         ("long-message", "", 400, "upstream_rejected"),

@@ -14,7 +14,7 @@ import orjson
 from yarl import URL
 
 from api.upstream.exchange import Ask, Delta
-from api.upstream.failures import PassingError, refused, timed_out, unreachable, unreadable
+from api.upstream.failures import EmptyStreamError, PassingError, refused, timed_out, unreachable, unreadable
 from api.upstream.flow import Flow
 from api.upstream.messages import chat_request
 from api.upstream.reply import Reply
@@ -64,7 +64,12 @@ class ChatCompletions:
 
     async def stream(self, ask: Ask) -> AsyncGenerator[list[Delta], None]:
         body = orjson.dumps(chat_request(ask, stream=True, openai=self._openai))
-        flow, deltas = await self._retried(lambda: self._begin(body, ask))
+        try:
+            flow, deltas = await self._retried(lambda: self._begin(body, ask))
+        except EmptyStreamError:
+            # llama.cpp's Python server answers so where the prompt is too long. Not streamed, it says what is wrong.
+            yield await self.complete(ask)
+            return
         try:
             while deltas:
                 yield deltas

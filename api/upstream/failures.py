@@ -21,6 +21,13 @@ class PassingError(UpstreamError):
     """A failure that another attempt may not meet."""
 
 
+class EmptyStreamError(UpstreamError):
+    """A stream with HTTP 200 and not one byte in it."""
+
+    def __init__(self) -> None:
+        super().__init__(502, "upstream_cut", "the model provider sent an empty stream")
+
+
 def refused(status: int, body: bytes, headers: Mapping[str, str], key: str) -> UpstreamError:
     """The failure behind an HTTP status other than 200."""
     try:

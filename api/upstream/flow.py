@@ -6,7 +6,7 @@ import contextlib
 import aiohttp
 
 from api.upstream.exchange import Delta, UpstreamError
-from api.upstream.failures import cut, timed_out
+from api.upstream.failures import EmptyStreamError, cut, timed_out
 from api.upstream.reply import Reply
 from api.upstream.sse import Decoder
 
@@ -101,6 +101,8 @@ class Flow:
             return []
         if chunk:
             return self._decoder.feed(chunk)
+        if self._fresh:
+            raise EmptyStreamError
         self._over = True
         return [self._decoder.end()]
 
