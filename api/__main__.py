@@ -59,7 +59,7 @@ def main() -> int:
     )
     # uvicorn raises the signal again once it has stopped; a process that ended as it was asked to has not failed.
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: sys.exit(0))
+        signal.signal(number, lambda *_: sys.exit(app.state.exit_status))
     Server(app, config, settings.drain_seconds).run()
     return 0
 

@@ -48,6 +48,7 @@ class Connections:
     tasks: asyncio.TaskGroup
     """Owns every turn: a client that leaves does not end one, the end of the process does."""
     running: "dict[str, Turn]" = field(default_factory=dict)
-    """The turns of this process by response id."""
+    """The stored turns of this process by response id."""
+    unstored: "set[Turn]" = field(default_factory=set)
     recent: Recent = field(default_factory=Recent)
     truce: Truce = field(default_factory=Truce)

@@ -20,6 +20,7 @@ from api.upstream.chat_completions import ChatCompletions
 from api.upstream.echo import Echo
 from api.upstream.exchange import Upstream
 from core import queue
+from core.durability import verify
 from core.store import open_pool
 
 log = logging.getLogger(__name__)
@@ -45,7 +46,7 @@ def create_app(settings: Settings) -> FastAPI:
             async with asyncio.TaskGroup() as tasks:
                 connections = Connections(settings, redis, Lanes(redis), pool, upstream, tasks)
                 app.state.connections = connections
-                keeping = (connections.lanes.run(), pulse(connections), sweep(connections))
+                keeping = (connections.lanes.run(), pulse(connections), sweep(connections), _verify(app, connections))
                 keepers = [tasks.create_task(keeper) for keeper in keeping]
                 yield
                 await _drain(connections)
@@ -54,6 +55,7 @@ def create_app(settings: Settings) -> FastAPI:
         except BaseExceptionGroup:
             # Without its keepers the process can't hold a lock: better a new one than one that only looks alive.
             log.exception("a task that must live as long as the process has failed")
+            app.state.exit_status = 1
             signal.raise_signal(signal.SIGTERM)
             raise
         await upstream.close()
@@ -62,10 +64,18 @@ def create_app(settings: Settings) -> FastAPI:
 
     app = FastAPI(title="chatbot", lifespan=lifespan, openapi_url=None, docs_url=None, redoc_url=None)
     app.state.draining = False
+    app.state.exit_status = 0
     add_error_answers(app)
     for module in (responses, conversations, models, health):
         app.include_router(module.router)
     return app
+
+
+async def _verify(app: FastAPI, connections: Connections) -> None:
+    """End the process when Redis would lose what it acknowledges."""
+    if await verify(connections.redis, connections.settings.redis_appendfsync):
+        app.state.exit_status = 2
+        signal.raise_signal(signal.SIGTERM)
 
 
 def _upstream(settings: Settings) -> Upstream:

@@ -10,6 +10,7 @@ from core.settings import (
     host,
     log_level,
     postgres_settings,
+    redis_appendfsync,
     redis_settings,
 )
 
@@ -29,6 +30,7 @@ class Settings:
     upstream_key: str
     model: str
     redis: RedisSettings
+    redis_appendfsync: str
     postgres: PostgresSettings
     expiration_seconds: int
     queue_limit: int
@@ -62,6 +64,7 @@ def read_settings(environment: Environment) -> Settings:
         upstream_key=upstream_key,
         model=environment.text("MODEL", "gpt-4o-mini" if upstream_url else ECHO),
         redis=redis_settings(environment),
+        redis_appendfsync=redis_appendfsync(environment),
         postgres=postgres_settings(environment),
         expiration_seconds=expiration_seconds(environment),
         queue_limit=environment.whole("QUEUE_LIMIT", 1_000_000, 1, 100_000_000),

@@ -8,10 +8,10 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-from redis.asyncio import Redis
+from redis.asyncio import BlockingConnectionPool, Connection, Redis, SSLConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import ConstantBackoff
-from redis.exceptions import NoScriptError
+from redis.exceptions import NoPermissionError, NoScriptError, ResponseError
 
 from core.settings import RedisSettings
 
@@ -64,25 +64,63 @@ async def run_many(redis: Redis, calls: list[tuple[Script, tuple[Argument, ...]]
     for index, reply in enumerate(replies):
         if isinstance(reply, NoScriptError):
             script, arguments = calls[index]
-            replies[index] = await redis.eval(script.source, 0, *arguments)
+            try:
+                replies[index] = await redis.eval(script.source, 0, *arguments)
+            except ResponseError as error:
+                replies[index] = error
     return replies
 
 
 def connect(settings: RedisSettings, max_connections: int) -> Redis:
-    """A client that retries once and never waits longer than the socket time-out. Every script is idempotent by id."""
-    return Redis(
+    """A client that retries once and never waits longer than the socket time-out. Every script is idempotent by id.
+
+    Who finds all connections in use waits for one: a burst of requests does not mean that Redis is away.
+    """
+    pool = BlockingConnectionPool(
+        max_connections=max_connections,
+        timeout=SOCKET_TIMEOUT_SECONDS,
+        connection_class=SSLConnection if settings.tls else Connection,
         host=settings.host,
         port=settings.port,
         username=settings.username or None,
         password=settings.password or None,
-        ssl=settings.tls,
         socket_timeout=SOCKET_TIMEOUT_SECONDS,
         socket_connect_timeout=CONNECT_TIMEOUT_SECONDS,
         retry=Retry(ConstantBackoff(0.05), 1),
-        max_connections=max_connections,
     )
+    return Redis.from_pool(pool)
 
 
 async def depth(redis: Redis) -> int:
     """How many entries PostgreSQL does not have yet."""
     return int(await redis.llen(QUEUE))
+
+
+# docs/adr/0002-redis-durability.md tells what each of them prevents.
+DURABILITY = {
+    "appendonly": "yes",
+    "appendfsync": "always",
+    "save": "",
+    "no-appendfsync-on-rewrite": "no",
+    "maxmemory-policy": "volatile-ttl",
+}
+
+
+async def durability_faults(redis: Redis, appendfsync: str) -> list[str] | None:
+    """What is wrong with Redis's settings, each with what to do; None where CONFIG is denied (managed services).
+
+    `appendfsync` is what the operator accepts: `everysec` may lose the last seconds before a crash of Redis.
+    """
+    wanted = {**DURABILITY, "appendfsync": appendfsync}
+    try:
+        found = await redis.config_get("maxmemory", *wanted)
+    except (NoPermissionError, ResponseError):
+        return None
+    if found["appendfsync"] == "always":
+        wanted.pop("appendfsync")
+    faults = [
+        f"{name} is '{found[name]}', set it to '{value}'" for name, value in wanted.items() if found[name] != value
+    ]
+    if found["maxmemory"] == "0":
+        faults.append("maxmemory is '0', set it to 60-70 % of the memory that Redis may use")
+    return faults

@@ -98,6 +98,11 @@ def redis_settings(environment: Environment) -> RedisSettings:
     )
 
 
+def redis_appendfsync(environment: Environment) -> str:
+    """How Redis must sync its file: `everysec` accepts the loss of the last seconds before a crash of Redis."""
+    return environment.choice("REDIS_APPENDFSYNC", "always", ("always", "everysec"))
+
+
 def postgres_settings(environment: Environment) -> PostgresSettings:
     return PostgresSettings(
         host=environment.text("PG_HOST", "127.0.0.1"),

@@ -4,6 +4,7 @@ import asyncio
 import signal
 import sys
 
+from core.durability import verify
 from core.queue import connect
 from core.settings import Environment, SettingsError, report
 from core.telemetry import configure_logging
@@ -16,7 +17,8 @@ from worker.writer import Writer, run
 REDIS_CONNECTIONS = 8
 
 
-async def work(settings: Settings) -> None:
+async def work(settings: Settings) -> int:
+    """The process's exit status."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -26,7 +28,13 @@ async def work(settings: Settings) -> None:
         connect(settings.redis, REDIS_CONNECTIONS) as redis,
         health.serving(settings.host, settings.health_port, redis, [redis_outage, postgres_outage]),
     ):
+        verified = asyncio.create_task(verify(redis, settings.redis_appendfsync))
+        stopped = asyncio.create_task(stop.wait())
+        await asyncio.wait([verified, stopped], return_when=asyncio.FIRST_COMPLETED)
+        if verified.done() and verified.result():
+            return 2
         await run(Writer(settings, redis, stop, redis_outage, postgres_outage))
+    return 0
 
 
 def main() -> int:
@@ -39,8 +47,7 @@ def main() -> int:
     configure_logging(settings.log_level)
     if arguments.command is not None:
         return asyncio.run(commands.carry_out(arguments, settings))
-    asyncio.run(work(settings))
-    return 0
+    return asyncio.run(work(settings))
 
 
 if __name__ == "__main__":

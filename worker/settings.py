@@ -10,6 +10,7 @@ from core.settings import (
     host,
     log_level,
     postgres_settings,
+    redis_appendfsync,
     redis_settings,
 )
 
@@ -17,6 +18,7 @@ from core.settings import (
 @dataclass(frozen=True, slots=True)
 class Settings:
     redis: RedisSettings
+    redis_appendfsync: str
     postgres: PostgresSettings
     expiration_seconds: int
     log_level: str
@@ -29,6 +31,7 @@ def read(environment: Environment) -> Settings:
     """Raises SettingsError, which lists everything that is wrong."""
     settings = Settings(
         redis=redis_settings(environment),
+        redis_appendfsync=redis_appendfsync(environment),
         postgres=postgres_settings(environment),
         expiration_seconds=expiration_seconds(environment),
         log_level=log_level(environment),

@@ -66,6 +66,12 @@ class Answer:
         self._calls: dict[int, tuple[int, list[str]]] = {}
         self._open: set[int] = set()
 
+    def forget(self) -> None:
+        """As if nothing had been produced; only where nobody has seen any event."""
+        self.items, self._part = [], None
+        self._calls.clear()
+        self._open.clear()
+
     @property
     def produced(self) -> bool:
         return bool(self.items)

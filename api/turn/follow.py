@@ -32,6 +32,9 @@ async def follow(connections: Connections, turn: Turn) -> AsyncIterator[list[byt
             sent += len(frames)
             yield frames
             turn.mark_sent(sent)
+        elif turn.ended:
+            # What is missing was dropped from memory, and its log went with its conversation.
+            raise CutError
         elif await turn.changed():
             yield [KEEPALIVE]
     if turn.interruption == "lost":

@@ -144,6 +144,9 @@ async def _answer(connections: Connections, turn: Turn, question: Question, answ
         await relay(connections.upstream, ask, turn, answer)
     except (UpstreamError, ApiError) as error:
         turn.failure = error
+        if not turn.streamed:
+            # Its client gets an error and may simply ask again, so nothing of this may stay in the conversation.
+            answer.forget()
         return Verdict("failed", code=error.code, message=error.message)
     except asyncio.CancelledError:
         task = asyncio.current_task()

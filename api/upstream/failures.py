@@ -100,7 +100,7 @@ def _message(error: Any, key: str) -> str:  # noqa: ANN401 - JSON of any shape
         text = "; ".join(str(part["msg"]) for part in text if isinstance(part, dict) and "msg" in part)
     if not isinstance(text, str) or "<html" in text.lower() or "<!doctype" in text.lower():
         return ""
-    text = " ".join(text.split())
+    text = " ".join(text.replace("\0", " ").split())
     if key:
         text = text.replace(key, "***")
     return text if len(text) <= MESSAGE_CHARACTERS else text[: MESSAGE_CHARACTERS - 1] + "…"

@@ -1,5 +1,6 @@
 """A provider's answer, whole or in chunks, read into deltas whatever its dialect."""
 
+import re
 from typing import Any
 
 import orjson
@@ -20,6 +21,9 @@ REASONS = {
     "function_call": Finish("tool_calls"),
 }
 BROKEN_OFF = frozenset({"error", "abort", "insufficient_system_resource"})
+NUL = b"\\u0000"
+# An escape; the group: a NUL.
+ESCAPE = re.compile(rb"\\(?:(u0000)|.)", re.DOTALL)
 SHAPE_ERRORS = (AttributeError, IndexError, KeyError, TypeError, ValueError)
 
 
@@ -59,7 +63,8 @@ class Reply:
         deltas: list[Delta] = []
         for payload in payloads:
             try:
-                chunk = orjson.loads(payload)
+                # PostgreSQL stores no NUL: the item would be kept from the history for one character of it.
+                chunk = orjson.loads(_without_nul(payload) if NUL in payload else payload)
             except orjson.JSONDecodeError:
                 text = payload.strip()
                 if text == b"[DONE]":
@@ -201,6 +206,10 @@ class Reply:
         call = _Call(len(self._calls), index)
         self._calls.append(call)
         return call
+
+
+def _without_nul(payload: bytes) -> bytes:
+    return ESCAPE.sub(lambda escape: rb"\ufffd" if escape[1] else escape[0], payload)
 
 
 def _usage(usage: Json) -> Usage:
