@@ -168,6 +168,7 @@ async def test_items_and_metadata_change_after_a_turn(
     assert (await client.conversations.retrieve(conversation.id)).metadata == {"b": "2"}
     await client.responses.create(input=f"then {cold}", conversation=conversation.id)
     assert await context(upstream, f"then {cold}") == [f"user: changed {cold}", "user: added", f"user: then {cold}"]
+    assert (await client.conversations.retrieve(conversation.id)).metadata == {"b": "2"}
 
 
 async def drop_newest(client: AsyncOpenAI, conversation: str) -> None:
@@ -223,6 +224,8 @@ async def test_a_deleted_conversation(
             with pytest.raises(NotFoundError):
                 await call()
         if not again:
+            await drained(redis)
+            assert not await redis.exists(f"resp:default:{response.id}", f"log:default:{response.id}")
             await forget_hot(redis)
     for table in ("conversations", "items", "responses"):
         column = "id" if table == "conversations" else "conversation"

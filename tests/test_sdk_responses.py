@@ -99,6 +99,7 @@ async def kept(redis: Redis) -> set[bytes]:
 async def test_unstored_leaves_nothing(client: AsyncOpenAI, upstream: Part, redis: Redis) -> None:
     conversation = await client.conversations.create(items=[{"role": "user", "content": "known"}])
     before = await client.responses.create(model="fake-bench-1", input="unstored 0", conversation=conversation.id)
+    await client.responses.create(model="fake-bench-1", input="unstored later", conversation=conversation.id)
     await drained(redis)
     keys = await kept(redis)
     alone = await client.responses.create(input="unstored 1", store=False)
@@ -107,7 +108,8 @@ async def test_unstored_leaves_nothing(client: AsyncOpenAI, upstream: Part, redi
     assert await redis.llen(QUEUE) == 0
     assert await kept(redis) == keys
     past = ["user: known", "user: unstored 0", "assistant: word1"]
-    assert await context(upstream, "unstored 2") == [*past, "user: unstored 2"]
+    later = ["user: unstored later", "assistant: word1"]
+    assert await context(upstream, "unstored 2") == [*past, *later, "user: unstored 2"]
     assert await context(upstream, "unstored 3") == [*past, "user: unstored 3"]
     for response in (alone, inside, after):
         assert (response.status, response.model_extra and response.model_extra["store"]) == ("completed", False)
@@ -117,7 +119,7 @@ async def test_unstored_leaves_nothing(client: AsyncOpenAI, upstream: Part, redi
         with pytest.raises(NotFoundError) as error:
             await client.responses.create(input="x", previous_response_id=response.id)
         assert (error.value.code, error.value.param) == ("response_not_found", "previous_response_id")
-    assert len([item async for item in client.conversations.items.list(conversation.id)]) == 3
+    assert len([item async for item in client.conversations.items.list(conversation.id)]) == 5
 
 
 async def test_unstored_reads_a_cold_history(client: AsyncOpenAI, upstream: Part, redis: Redis) -> None:
