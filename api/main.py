@@ -86,7 +86,7 @@ def _upstream(settings: Settings) -> Upstream:
 
 def interrupt_turns(connections: Connections) -> None:
     """The time for draining is over: what still runs is closed as incomplete, with the text so far."""
-    for turn in list(connections.running.values()):
+    for turn in (*connections.running.values(), *connections.unstored):
         turn.interrupt("shutdown")
 
 

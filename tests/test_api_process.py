@@ -197,6 +197,22 @@ async def test_a_stop_in_the_middle_of_answers(
     assert await connection.fetchval("SELECT count(*) FROM dead_letters") == 0
 
 
+@pytest.mark.parametrize("streamed", [True, False])
+async def test_a_stop_ends_unstored_answers_too(
+    start_service: StartService, upstream: Part, http: aiohttp.ClientSession, streamed: bool
+) -> None:
+    """Nothing of them is kept, so nothing but the process itself knows that they run."""
+    service = await draining(start_service, upstream, "0.3")
+    text = f"not kept {streamed}"
+    body = {"model": "fake-hang-middle", "input": text, "store": False, "stream": streamed}
+    turn = await start_turn(service, http, body)
+    await both_asked(upstream, text, 1)
+    assert await service.api.terminate() == 0
+    raw = await turn
+    final = events_of(raw)[-1]["response"] if streamed else orjson.loads(raw)
+    assert (final["status"], final["incomplete_details"]) == ("incomplete", {"reason": "interrupted"})
+
+
 async def test_a_stop_lets_answers_end(
     start_service: StartService, upstream: Part, http: aiohttp.ClientSession, redis: Redis, locked_service: Service
 ) -> None:

@@ -96,6 +96,7 @@ async def _run(connections: Connections, turn: Turn, question: Question, generat
 async def run_unstored(connections: Connections, turn: Turn, question: Question) -> None:
     """The same without a trace: nothing was begun, nothing is written."""
     async with _framed(connections, turn):
+        connections.unstored.add(turn)
         answer = Answer(turn.emit)
         announce(turn, question.start)
         verdict = await _answer(connections, turn, question, answer)
@@ -115,6 +116,7 @@ async def _framed(connections: Connections, turn: Turn) -> AsyncIterator[None]:
         turn.failure = turn.failure or error
     finally:
         connections.running.pop(turn.response, None)
+        connections.unstored.discard(turn)
         turn.end()
         seconds = time.monotonic() - began
         metrics.TURNS.labels(turn.status).inc()
@@ -216,20 +218,23 @@ async def _finish(connections: Connections, turn: Turn, question: Question, answ
         case "lost":
             # Somebody else closed this response; followers read the closing events from the log.
             turn.interruption = "lost"
+        case None:
+            # It may be written or not: who asks for the response learns it, and nobody is told to try again.
+            turn.status = "unknown"
 
 
-async def _persist(connections: Connections, turn: Turn, ending: history.Ending) -> Outcome:
-    """Finish, tried again while Redis is away: an answer that was paid for is not thrown away."""
+async def _persist(connections: Connections, turn: Turn, ending: history.Ending) -> Outcome | None:
+    """Finish, tried again while Redis is away: an answer that was paid for is not thrown away. None: it stayed away."""
     deadline = time.monotonic() + FINISH_SECONDS
     while True:
         try:
             return await history.finish(connections.lanes, turn.tenant, turn.thread, turn.response, turn.token, ending)
         except (RedisConnectionError, RedisTimeoutError):
-            if time.monotonic() > deadline:
-                raise
+            pass
         except RedisError:
             # Loading its data after a restart, or a full disk: both pass.
             log.warning("redis refused a finish", extra={"response": turn.response}, exc_info=True)
-            if time.monotonic() > deadline:
-                raise
+        if time.monotonic() > deadline:
+            log.error("a finish could not be written", extra={"response": turn.response, "tenant": turn.tenant})
+            return None
         await asyncio.sleep(FINISH_PAUSE_SECONDS)
