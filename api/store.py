@@ -39,6 +39,12 @@ class StoredResponse:
 
 
 @dataclass(frozen=True, slots=True)
+class StoredItem:
+    conversation: str
+    item: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class ConversationRow:
     created_at: int
     metadata: bytes
@@ -133,7 +139,7 @@ FIND_ITEM = """
 SELECT item FROM items JOIN conversations ON conversations.tenant = $1 AND conversations.id = $2 AND NOT hidden
  WHERE items.tenant = $1 AND items.id = $3 AND conversation = $2"""
 
-ITEM_BY_ID = "SELECT item FROM items WHERE tenant = $1 AND id = $2"
+ITEM_BY_ID = "SELECT conversation, item FROM items WHERE tenant = $1 AND id = $2"
 
 CONVERSATION_ROW = """
 SELECT floor(extract(epoch FROM created_at))::bigint AS created_at, metadata
@@ -209,10 +215,10 @@ async def find_item(pool: "asyncpg.Pool[Any]", tenant: str, conversation: str, i
     return None if row is None else row["item"]
 
 
-async def item_by_id(pool: "asyncpg.Pool[Any]", tenant: str, item: str) -> bytes | None:
+async def item_by_id(pool: "asyncpg.Pool[Any]", tenant: str, item: str) -> StoredItem | None:
     """An item of any of the tenant's conversations."""
     row = await _row(pool, ITEM_BY_ID, tenant, item)
-    return None if row is None else row["item"]
+    return None if row is None else StoredItem(row["conversation"], row["item"])
 
 
 async def conversation_row(pool: "asyncpg.Pool[Any]", tenant: str, conversation: str) -> ConversationRow | None:

@@ -4,9 +4,12 @@ from typing import Any
 
 import orjson
 
-from api import errors, store
+from api import errors, history_changes, store
 from api.connections import Connections
+from api.history_changes import HotConversation
 from api.ids import new_id
+from api.reading import hot_or_cold
+from api.reading import item_id as known_id
 from api.schemas.responses import CreateResponse
 from api.upstream.exchange import Ask
 from core.store import UNREACHABLE
@@ -57,8 +60,15 @@ async def resolve_references(
 
 
 async def _stored(connections: Connections, tenant: str, item_id: str) -> Json | None:
+    """An item of any conversation, unless it has been deleted and PostgreSQL does not know yet."""
     try:
-        body = await store.item_by_id(connections.store, tenant, item_id)
+        found = await store.item_by_id(connections.store, tenant, item_id)
     except UNREACHABLE as error:
         raise errors.store_unavailable("the item is not in memory and PostgreSQL can't be reached") from error
-    return None if body is None else orjson.loads(body)
+    if found is None:
+        return None
+    item: Json = orjson.loads(found.item)
+    hot = await hot_or_cold(history_changes.read(connections.redis, tenant, found.conversation, items=True))
+    if isinstance(hot, HotConversation):
+        return item if any(known_id(body) == item_id for _, body in hot.items) else None
+    return None if hot == "gone" else item
