@@ -8,7 +8,8 @@ from redis.exceptions import RedisError
 
 from api import errors, history_changes, store
 from api.connections import Connections
-from api.history_changes import HotConversation
+from api.errors import ApiError
+from api.history_changes import HotConversation, HotResponse
 from core.store import UNREACHABLE
 
 Json = dict[str, Any]
@@ -16,11 +17,19 @@ Items = list[tuple[str, bytes]]
 T = TypeVar("T")
 
 
-async def hot_or_cold(reading: Awaitable[T]) -> T | Literal["cold"]:
+async def hot_or_cold(reading: Awaitable[T]) -> T | Literal["away"]:
+    """A read of Redis; "away" while nobody can tell whether it has more than PostgreSQL."""
     try:
         return await reading
     except RedisError:
-        return "cold"
+        return "away"
+
+
+def missing(hot: object, kind: str, wanted: str, param: str) -> ApiError:
+    """What PostgreSQL does not have exists nowhere, unless Redis could not be asked."""
+    if hot == "away":
+        return errors.store_unavailable("Redis can't be reached, and PostgreSQL does not have this yet")
+    return errors.not_found(kind, wanted, param)
 
 
 async def stored(reading: Awaitable[T]) -> T:
@@ -36,11 +45,11 @@ async def conversation(connections: Connections, tenant: str, conversation_id: s
     hot = await hot_or_cold(history_changes.read(connections.redis, tenant, conversation_id, items=False))
     if hot == "gone":
         raise errors.not_found("conversation", conversation_id, "conversation_id")
-    if hot != "cold":
+    if isinstance(hot, HotConversation):
         return conversation_body(conversation_id, hot.created_at, hot.metadata)
     row = await stored(store.conversation_row(connections.store, tenant, conversation_id))
     if row is None:
-        raise errors.not_found("conversation", conversation_id, "conversation_id")
+        raise missing(hot, "conversation", conversation_id, "conversation_id")
     return conversation_body(conversation_id, row.created_at, row.metadata)
 
 
@@ -88,13 +97,13 @@ async def conversation_items(
     hot = await hot_or_cold(history_changes.read(connections.redis, tenant, conversation_id, items=True))
     if hot == "gone":
         raise errors.not_found("conversation", conversation_id, "conversation_id")
-    if hot != "cold":
+    if isinstance(hot, HotConversation):
         return page([(item_id(body), body) for _, body in hot.items], after, limit, order)
     listed = await stored(
         store.list_items(connections.store, tenant, conversation_id, after, limit + 1, order == "desc")
     )
-    if listed is None:
-        raise errors.not_found("conversation", conversation_id, "conversation_id")
+    if listed is None or (listed == "unknown_cursor" and hot == "away"):
+        raise missing(hot, "conversation", conversation_id, "conversation_id")
     if listed == "unknown_cursor":
         raise errors.unknown_cursor(after or "")
     return list_body(listed, limit)
@@ -106,10 +115,10 @@ async def conversation_item(connections: Connections, tenant: str, conversation_
     found: bytes | None = None
     if isinstance(hot, HotConversation):
         found = next((body for _, body in hot.items if item_id(body) == wanted), None)
-    elif hot == "cold":
+    elif hot != "gone":
         found = await stored(store.find_item(connections.store, tenant, conversation_id, wanted))
     if found is None:
-        raise errors.not_found("item", wanted, "item_id")
+        raise missing(hot, "item", wanted, "item_id")
     return found
 
 
@@ -118,9 +127,9 @@ async def response(connections: Connections, tenant: str, response_id: str) -> b
     hot = await hot_or_cold(history_changes.read_response(connections.redis, tenant, response_id))
     if hot == "gone":
         raise errors.not_found("response", response_id, "response_id")
-    if hot != "cold":
+    if isinstance(hot, HotResponse):
         return hot.body or orjson.dumps(orjson.loads(hot.request or b"{}")["response"])
-    kept = await _stored_response(connections, tenant, response_id)
+    kept = await _stored_response(connections, tenant, response_id, hot)
     output = [orjson.Fragment(body) for _, body in kept.output]
     return orjson.dumps({**orjson.loads(kept.body), "output": output})
 
@@ -130,29 +139,32 @@ async def response_inputs(connections: Connections, tenant: str, response_id: st
     hot = await hot_or_cold(history_changes.read_response(connections.redis, tenant, response_id))
     if hot == "gone":
         raise errors.not_found("response", response_id, "response_id")
-    if hot != "cold":
+    if isinstance(hot, HotResponse):
         known = await _hot_inputs(connections, tenant, hot)
-        if known is not None:
+        if isinstance(known, list):
             return known
-    return (await _stored_response(connections, tenant, response_id)).input
+        hot = known
+    return (await _stored_response(connections, tenant, response_id, hot)).input
 
 
-async def _stored_response(connections: Connections, tenant: str, response_id: str) -> store.StoredResponse:
+async def _stored_response(
+    connections: Connections, tenant: str, response_id: str, hot: Literal["cold", "away"]
+) -> store.StoredResponse:
     """Raises ApiError 404, also while the delete of its conversation waits to be stored, and 503."""
     kept = await stored(store.load_response(connections.store, tenant, response_id))
     if kept is not None:
         thread = await hot_or_cold(history_changes.read(connections.redis, tenant, kept.conversation, items=False))
         if thread != "gone":
             return kept
-    raise errors.not_found("response", response_id, "response_id")
+    raise missing(hot, "response", response_id, "response_id")
 
 
-async def _hot_inputs(connections: Connections, tenant: str, hot: history_changes.HotResponse) -> Items | None:
+async def _hot_inputs(connections: Connections, tenant: str, hot: HotResponse) -> Items | Literal["cold", "away"]:
     if hot.first is None or hot.end is None:
         inputs = orjson.loads(hot.input) if hot.input else orjson.loads(hot.request or b"{}")["input"]
         return [(item["id"], orjson.dumps(item)) for item in inputs]
     thread = await hot_or_cold(history_changes.read(connections.redis, tenant, hot.thread, items=True))
     if not isinstance(thread, HotConversation):
-        return None
+        return "away" if thread == "away" else "cold"
     last = hot.first + hot.input_count - 1
     return [(item_id(body), body) for position, body in thread.items if hot.first <= position <= last]

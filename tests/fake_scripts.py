@@ -118,6 +118,10 @@ SCRIPTS: dict[str, Script] = {
         DONE,
     ),
     "refusal": events(sse(chunk({"content": None, "refusal": "I won't"})), STOP, DONE),
+    "nul": events(sse(chunk({"content": "one\0two \\u0000"})), STOP, DONE),
+    "text-then-tool": events(
+        HELLO, tool({"index": 0, "id": "a", "function": {"name": "now", "arguments": "{}"}}, "tool_calls"), DONE
+    ),
     "content-null": events(sse(chunk({"role": "assistant", "content": None})), HELLO, STOP, DONE),
     "length": events(HELLO, sse(chunk(finish="length")), DONE),
     "filter": events(HELLO, sse(chunk(finish="content_filter")), DONE),

@@ -4,9 +4,11 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 
+from redis.exceptions import RedisError
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from api.errors import ApiError
 from api.turn.events import DONE
 from api.turn.follow import CutError
 
@@ -40,7 +42,7 @@ class EventStream(Response):
                 for frame in frames:
                     await send({"type": "http.response.body", "body": frame, "more_body": True})
             await send({"type": "http.response.body", "body": DONE, "more_body": False})
-        except CutError:
+        except (CutError, ApiError, RedisError):
             # No terminal event, no [DONE]: the client must ask with GET how it ended.
             await send({"type": "http.response.body", "body": b"", "more_body": False})
 

@@ -4,10 +4,10 @@ import orjson
 
 from api import errors, history_changes, store
 from api.connections import Connections
-from api.history_changes import HotConversation
+from api.history_changes import HotConversation, HotResponse
 from api.ids import new_id
 from api.loading import rebuild
-from api.reading import hot_or_cold, stored
+from api.reading import hot_or_cold, missing, stored
 from api.schemas.responses import CreateResponse
 from api.turn.body import skeleton
 from api.turn.opening import check_conversation
@@ -45,7 +45,7 @@ async def _end(connections: Connections, tenant: str, previous: str) -> tuple[st
     hot = await hot_or_cold(history_changes.read_response(connections.redis, tenant, previous))
     if hot == "gone":
         raise errors.not_found("response", previous, "previous_response_id")
-    if hot != "cold":
+    if isinstance(hot, HotResponse):
         if hot.body is None:
             raise errors.previous_response_running(previous)
         if hot.end is None:
@@ -53,7 +53,7 @@ async def _end(connections: Connections, tenant: str, previous: str) -> tuple[st
         return hot.thread, hot.end
     span = await stored(store.response_span(connections.store, tenant, previous))
     if span is None:
-        raise errors.not_found("response", previous, "previous_response_id")
+        raise missing(hot, "response", previous, "previous_response_id")
     if span.end is None:
         raise errors.previous_response_empty(previous)
     return span.conversation, span.end
