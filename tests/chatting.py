@@ -10,7 +10,7 @@ from openai.types.responses import ResponseStreamEvent
 from local.children import HOST
 from tests.running import Part, Service
 
-END = {"response.completed", "response.incomplete", "response.failed"}
+TERMINAL = {"response.completed", "response.incomplete", "response.failed"}
 
 
 @asynccontextmanager
@@ -52,6 +52,11 @@ async def text_until(events: AsyncStream[ResponseStreamEvent], words: int) -> st
             if len(text.split()) >= words:
                 break
     return text
+
+
+async def terminal_of(events: AsyncStream[ResponseStreamEvent]) -> str:
+    """The type of the terminal event, as soon as it comes."""
+    return await anext(event.type async for event in events if event.type in TERMINAL)
 
 
 async def rest(events: AsyncStream[ResponseStreamEvent]) -> tuple[str, str]:

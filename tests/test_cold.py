@@ -31,7 +31,7 @@ LOADS = "WITH RECURSIVE wanted"
 # Each new session of the driver learns once what types its first statement has.
 TYPES = re.compile(r"pg_type|set_config\('jit'")
 # What a client waits for a store that does not answer at all: api/store.py, and some for a busy machine.
-HANGING_SECONDS = 9.0
+HANGING_SECONDS = 7.5
 
 
 @pytest.fixture(scope="module")
@@ -137,7 +137,11 @@ async def test_one_query_for_all_who_wait(
                 refused.append((error.status_code, error.code))
                 return None
 
-        racing = [asyncio.create_task(race(pod)) for pod in [client, other] * 10]
+        async with connection.transaction():
+            await connection.execute("LOCK TABLE items IN ACCESS EXCLUSIVE MODE")  # nobody loads before all wait
+            calls = await begins(redis)
+            racing = [asyncio.create_task(race(pod)) for pod in [client, other] * 10]
+            await wait_until(lambda: _waiting(redis, calls + 10 * len(racing)), "all to wait")
         await wait_until(lambda: len(refused) == 19, "all but one to be refused")
         async with aiohttp.ClientSession() as http:
             await http.post(f"http://{HOST}:{fake.port}/release/race")
@@ -146,6 +150,15 @@ async def test_one_query_for_all_who_wait(
     assert set(refused) == {(409, "conversation_locked")}
     assert [text[: len(LOADS)] for text in asked.seen()] == [LOADS]
     assert (await items_of(client, conversation))[2:] == ["two", answers[0]]
+
+
+async def begins(redis: Redis) -> int:
+    return int((await redis.info("commandstats"))["cmdstat_evalsha"]["calls"])
+
+
+async def _waiting(redis: Redis, calls: int) -> bool:
+    """Who waits for another loader begins again and again."""
+    return await begins(redis) > calls
 
 
 async def test_forks_of_forks_come_back_whole(

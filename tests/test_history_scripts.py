@@ -13,7 +13,7 @@ from redis.exceptions import OutOfMemoryError
 from api import history, history_changes
 from api.lanes import Lanes
 from api.store import StoredConversation
-from core.entry import Entry, Kind
+from core.entry import Kind
 from core.queue import META
 from tests.entries import TENANT
 from tests.hot_turns import (
@@ -83,14 +83,14 @@ async def test_what_else_is_continued_becomes_a_fork(lanes: Lanes, redis: Redis)
     await turn(lanes, root, "a", "b")
     last = opening(previous=root.response)
     await turn(lanes, last, "c", "d")
-    running = opening(previous=last.response)
-    assert (await begun(lanes, running)).thread == root.new_thread
     branches = {
         "an earlier response": (root, ["a", "b"], root.new_thread),
         "one that is being continued": (last, ["a", "b", "c", "d"], root.new_thread),
         "a response of a conversation": (said_there, ["c1", "c2"], CONVERSATION),
     }
     for name, (previous, prefix, parent) in branches.items():
+        if previous is last:
+            assert (await begun(lanes, opening(previous=last.response))).thread == root.new_thread
         one = opening(previous=previous.response)
         forked = await begun(lanes, one)
         assert (forked.thread, texts_of(forked.items)) == (one.new_thread, prefix), name
@@ -268,20 +268,25 @@ async def test_only_the_ticket_s_holder_warms_and_only_what_is_cold(lanes: Lanes
     assert await warm("another") is None
     assert await warm(ticket) == ["stored"]
     assert 0 < await redis.ttl(CONV) <= EXPIRATION
-    stale = await history_changes.take_ticket(redis, TENANT, CONVERSATION)
     await append(redis, "new")
-    await turn(lanes, opening(CONVERSATION), "c", "d")
-    await drain(redis)
-    await redis.delete(CONV, ITEMS)
-    assert await warm(stale) is None
-    assert await warm(await history_changes.take_ticket(redis, TENANT, CONVERSATION)) == ["stored"]
-    (position,) = [entry.position for entry in await _appended(redis)]
-    assert position == FUTURE + 1
-
-
-async def _appended(redis: Redis) -> list[Entry]:
-    await append(redis, "after")
-    return await entries(redis)
+    (appended,) = await entries(redis)
+    assert appended.position == FUTURE + 1
+    # The keys are there.
+    assert await warm(await history_changes.take_ticket(redis, TENANT, CONVERSATION)) == ["stored", "new"]
+    await redis.delete(f"load:{TENANT}:{CONVERSATION}")
+    # Each writer takes the ticket away from a loader who saw the state before it.
+    writers: list[Callable[[], Awaitable[object]]] = [
+        lambda: append(redis, "newer"),
+        lambda: turn(lanes, opening(CONVERSATION), "c", "d"),
+        lambda: history_changes.delete_item(redis, TENANT, CONVERSATION, "msg_stored"),
+    ]
+    for write in writers:
+        stale = await history_changes.take_ticket(redis, TENANT, CONVERSATION)
+        await write()
+        await drain(redis)
+        await redis.delete(CONV, ITEMS)
+        assert await warm(stale) is None
+        assert await warm(await history_changes.take_ticket(redis, TENANT, CONVERSATION)) == ["stored"]
 
 
 # --- limits and times to live

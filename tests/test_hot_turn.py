@@ -18,7 +18,7 @@ from redis.asyncio import Redis
 from api.history import LOCK_MS, script
 from core.queue import QUEUE
 from local.children import HOST
-from tests.chatting import ask, client_of, rest, stream, text_until, with_upstream
+from tests.chatting import ask, client_of, rest, stream, terminal_of, text_until, with_upstream
 from tests.conftest import StartService
 from tests.fake_upstream import fake_upstream_in
 from tests.running import Part, Service
@@ -202,13 +202,13 @@ async def test_the_end_is_told_only_when_it_is_kept(client: AsyncOpenAI, redis: 
     try:
         await release(fake, gate)
         assert await text_until(events, 29) == ANSWER.removeprefix("word1 word2 word3 ")
-        terminal = asyncio.create_task(rest(events))
+        terminal = asyncio.create_task(terminal_of(events))
         await asyncio.wait({terminal, body}, timeout=1.0, return_when=asyncio.FIRST_COMPLETED)
         assert not terminal.done()
         assert not body.done()
     finally:
         await redis.client_unpause()
-    assert await terminal == ("", "response.completed")
+    assert await terminal == "response.completed"
     assert await body == ANSWER
     assert await redis.llen(QUEUE) == depth + 6, "two turns of three entries, once each"
 

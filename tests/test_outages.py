@@ -223,14 +223,14 @@ async def _says(client: AsyncOpenAI, talk: Talk) -> bool:
 async def test_redis_is_stopped_in_the_middle_of_streams(
     client: AsyncOpenAI, redis: Redis, valkey: Part, connection: "asyncpg.Connection[Any]"
 ) -> None:
-    """They go on meanwhile, and end once it is back."""
+    """They go on meanwhile, for longer than a call to Redis may take, and end once it is back."""
     several = await talks(client, 8)
 
     async def listen(talk: Talk, number: int) -> None:
-        events = await stream(client, f"text {number}", conversation=talk.conversation, model="fake-slow-100ms")
+        events = await stream(client, f"text {number}", conversation=talk.conversation, model="fake-slow-200ms")
         first = await text_until(events, 3)
         ready.append(number)
-        middle = await text_until(events, 22)
+        middle = await text_until(events, 26)
         beyond.append(number)
         last, end = await rest(events)
         assert end == "response.completed"
