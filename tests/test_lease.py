@@ -297,6 +297,18 @@ async def test_a_stale_copy_goes_unless_it_is_needed(
     assert (await lives(redis) == (-2, -2)) is gone
 
 
+@pytest.mark.parametrize("fields", [{}, {"lock": "resp_1"}])
+async def test_a_stale_copy_that_was_needed_goes_later(redis: Redis, fields: dict[str, str]) -> None:
+    """Else what was deleted lives on in a branch for as long as somebody talks there."""
+    await hot(redis, 2, **fields)
+    name = {(TENANT, "conv_1")}
+    await acknowledge(redis, Stored(counts=Counter(name), stale_conversations=name))
+    assert await lives(redis) == (-1, -1)
+    await redis.hdel(f"conv:{TENANT}:conv_1", "lock")
+    await acknowledge(redis, Stored(counts=Counter(name)))
+    assert await lives(redis) == (-2, -2)
+
+
 async def test_leases_are_renewed_by_their_own_holder_alone(redis: Redis) -> None:
     await push(redis, item(1), item(2))
     leases = [await claim(redis, 1), await claim(redis, 1)]

@@ -32,7 +32,7 @@ end
 local conv, list = conv_key(tenant, thread), items_key(tenant, thread)
 local items, left_out = {}, 0
 local generation = token
-local fork = false
+local fork, stale = false, false
 if thread == '' then
   thread = new_thread
   conv, list = conv_key(tenant, thread), items_key(tenant, thread)
@@ -40,7 +40,7 @@ if thread == '' then
     'generation', generation)
 else
   local state = redis.call('HMGET', conv, 'deleted', 'len', 'lock', 'deadline', 'last_response', 'token',
-    'generation')
+    'generation', 'stale')
   if state[1] then return {'gone'} end
   if not state[2] or redis.call('LLEN', list) ~= tonumber(state[2]) then
     redis.call('DEL', conv, list)
@@ -55,6 +55,7 @@ else
     if tonumber(state[4]) > now_ms() then return {'locked', state[3]} end
     return {'expired', state[3]}
   end
+  stale = state[8]
   if not fork then
     generation = state[7]
     if generation == known_generation and tonumber(state[2]) >= known_count then left_out = known_count end
@@ -70,6 +71,8 @@ if fork then
   end
   redis.call('HSET', conv_key(tenant, new_thread), 'last', upto, 'len', #prefix, 'unstored', '0', 'new', '1',
     'parent', thread, 'parent_position', upto, 'generation', generation)
+  -- What the parent should no longer have, its branch should not either.
+  if stale then redis.call('HSET', conv_key(tenant, new_thread), 'stale', '1') end
   thread, items = new_thread, prefix
   conv, list = conv_key(tenant, thread), items_key(tenant, thread)
   redis.call('DEL', list)

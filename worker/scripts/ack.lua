@@ -32,11 +32,13 @@ end
 for _ = 1, tonumber(take()) do
   local tenant, conversation, count = take(), take(), take()
   local conv = conv_key(tenant, conversation)
-  local state = redis.call('HMGET', conv, 'unstored', 'deleted', 'lock')
+  local state = redis.call('HMGET', conv, 'unstored', 'deleted', 'lock', 'stale')
   if state[1] and not state[2] then
     local unstored = math.max(tonumber(state[1]) - tonumber(count), 0)
     redis.call('HSET', conv, 'unstored', text(unstored))
-    if unstored == 0 and not state[3] then
+    if unstored == 0 and not state[3] and state[4] then
+      redis.call('DEL', conv, items_key(tenant, conversation))
+    elseif unstored == 0 and not state[3] then
       redis.call('EXPIRE', conv, seconds)
       redis.call('EXPIRE', items_key(tenant, conversation), seconds)
     end
@@ -61,12 +63,17 @@ for _ = 1, tonumber(take()) do
   redis.call('DEL', log_key(tenant, response))
 end
 
--- (tenant, conversation): PostgreSQL has changed behind the hot copy, which is read again at its next use.
+-- (tenant, conversation): PostgreSQL has changed behind the hot copy, which is read again at its next use. One that is in
+-- use, or has more than PostgreSQL, goes with the acknowledgement that ends this.
 for _ = 1, tonumber(take()) do
   local tenant, conversation = take(), take()
   local conv = conv_key(tenant, conversation)
   local state = redis.call('HMGET', conv, 'unstored', 'deleted', 'lock')
-  if state[1] == '0' and not state[2] and not state[3] then redis.call('DEL', conv, items_key(tenant, conversation)) end
+  if state[1] == '0' and not state[2] and not state[3] then
+    redis.call('DEL', conv, items_key(tenant, conversation))
+  elseif state[1] and not state[2] then
+    redis.call('HSET', conv, 'stale', '1')
+  end
   redis.call('DEL', load_key(tenant, conversation))
 end
 return 1
