@@ -27,6 +27,7 @@ def script(name: str, *, allow_oom: bool) -> Script:
 
 
 _begin = script("begin", allow_oom=False)
+_abandon = script("abandon", allow_oom=True)
 _finish = script("finish", allow_oom=True)
 _flush = script("flush", allow_oom=True)
 _takeover = script("takeover", allow_oom=True)
@@ -109,6 +110,12 @@ async def begin(
         return Refused(reply[0].decode(), reply[1].decode() if len(reply) > 1 else "")
     _, thread, elements, generation, left_out = reply
     return Begun(thread.decode(), [item_json(element) for element in elements], generation or b"", left_out)
+
+
+async def abandon(redis: Redis, opening: Opening, expiration_seconds: int) -> bool:
+    """Undo a begin whose reply never came; False when there is nothing to undo (yet)."""
+    names = (opening.tenant, opening.response, opening.token)
+    return bool(await _abandon(redis, *names, expiration_seconds))
 
 
 def item_json(element: bytes) -> bytes:

@@ -5,11 +5,14 @@ import secrets
 from dataclasses import dataclass
 from typing import NoReturn
 
+from redis.exceptions import RedisError
+
 from api import errors, history, store
 from api.connections import Connections
 from api.history import Begun, Opening, Refused
 from api.ids import CONVERSATION
 from api.loading import rebuild
+from api.turn.abandoned import give_back
 from api.turn.orphans import close_orphan
 from core.store import UNREACHABLE
 
@@ -32,28 +35,35 @@ async def open_turn(connections: Connections, opening: Opening) -> Begun:
     """Take the conversation's lock and read its history. Raises ApiError, or Replay for a repeated Idempotency-Key."""
     if opening.conversation:
         check_conversation(opening.conversation)
-    limit = connections.settings.queue_limit
-    outcome = await history.begin(connections.lanes, opening, limit)
-    if isinstance(outcome, Begun):
-        return outcome
     try:
         async with asyncio.timeout(OPEN_SECONDS):
-            previous_thread, previous_end = "", None
-            while isinstance(outcome, Refused):
-                match outcome.reason:
-                    case "cold":
-                        param = "conversation" if opening.conversation else "previous_response_id"
-                        await rebuild(connections, opening.tenant, outcome.detail, param)
-                    case "response_cold":
-                        previous_thread, previous_end = await _stored_end(connections, opening)
-                    case "expired" if not connections.truce.holds:
-                        await close_orphan(connections, opening.tenant, outcome.detail)
-                    case _:
-                        _refuse(opening, outcome)
-                outcome = await history.begin(connections.lanes, opening, limit, previous_thread, previous_end)
+            return await _open(connections, opening)
+    except RedisError:
+        connections.tasks.create_task(give_back(connections, opening))
+        raise
     except TimeoutError as error:
+        connections.tasks.create_task(give_back(connections, opening))
         raise errors.store_unavailable("the conversation could not be loaded in time") from error
-    return outcome
+
+
+async def _open(connections: Connections, opening: Opening) -> Begun:
+    """Begin, and begin again after mending what was in the way."""
+    limit = connections.settings.queue_limit
+    previous_thread, previous_end = "", None
+    while True:
+        outcome = await history.begin(connections.lanes, opening, limit, previous_thread, previous_end)
+        if isinstance(outcome, Begun):
+            return outcome
+        match outcome.reason:
+            case "cold":
+                param = "conversation" if opening.conversation else "previous_response_id"
+                await rebuild(connections, opening.tenant, outcome.detail, param)
+            case "response_cold":
+                previous_thread, previous_end = await _stored_end(connections, opening)
+            case "expired" if not connections.truce.holds:
+                await close_orphan(connections, opening.tenant, outcome.detail)
+            case _:
+                _refuse(opening, outcome)
 
 
 def check_conversation(conversation: str) -> None:
