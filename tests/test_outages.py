@@ -187,10 +187,11 @@ async def test_redis_away(
     else:
         valkey.pause()
     try:
+        # First the one whose late begin would lock a conversation: what waits behind it is not even sent.
         turns = [
+            refused(client, conversation=talk.conversation),
             refused(client),
             refused(client, stream=True),
-            refused(client, conversation=talk.conversation),
             refused(client, previous_response_id=response.id),
         ]
         refusals, told, stored = await asyncio.gather(
