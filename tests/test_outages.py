@@ -187,9 +187,9 @@ async def test_redis_away(
     else:
         valkey.pause()
     try:
-        # First the one whose late begin would lock a conversation: what waits behind it is not even sent.
+        # Alone, for what waits behind another is not even sent: its late begin would lock the conversation.
+        first = await refused(client, conversation=talk.conversation)
         turns = [
-            refused(client, conversation=talk.conversation),
             refused(client),
             refused(client, stream=True),
             refused(client, previous_response_id=response.id),
@@ -197,7 +197,7 @@ async def test_redis_away(
         refusals, told, stored = await asyncio.gather(
             asyncio.gather(*turns), items_of(client, talk.conversation), client.responses.retrieve(response.id)
         )
-        for status, says_when, seconds in refusals:
+        for status, says_when, seconds in (first, *refusals):
             assert (status, says_when) == (503, True)
             assert seconds < (3 if how == "killed" else 6)
         assert (told, stored.output_text) == (talk.told, ANSWER)
