@@ -121,6 +121,27 @@ async def test_a_delete_may_come_again(writing: "asyncpg.Connection[Any]") -> No
     assert await left(writing) == []
 
 
+@pytest.mark.parametrize(
+    "deleted",
+    [
+        CONVERSATION,
+        deletion(Kind.DELETE_RESPONSE, "resp_1", "conv_1"),
+        deletion(Kind.DELETE_ITEM, "msg_1", "conv_1"),
+    ],
+    ids=["conversation", "response", "item"],
+)
+async def test_a_branch_that_comes_after_the_delete_is_read_anew(
+    writing: "asyncpg.Connection[Any]", deleted: bytes
+) -> None:
+    """Redis had copied what was deleted into it, from its parent or from a parent's parent."""
+    await store(writing, conversation("conv_1", 0, {}), *turn(1, "conv_1"), conversation("thr_child", 1, {}, "conv_1"))
+    await store(writing, deleted)
+    late = [conversation("thr_grandchild", 2, {}, "thr_child"), conversation("thr_other", 3, {}, "conv_2")]
+    assert (await store(writing, *late)).stale_conversations == {(TENANT, "thr_grandchild")}
+    late = [conversation("thr_second", 4, {}, "conv_1")]
+    assert (await store(writing, *late)).stale_conversations == {(TENANT, "thr_second")}
+
+
 async def test_what_inherits_from_a_deleted_conversation_is_read_anew(writing: "asyncpg.Connection[Any]") -> None:
     await store(
         writing,

@@ -81,10 +81,8 @@ class Batch:
         ]
 
     def conversations_named(self) -> set[tuple[str, str]]:
-        """The conversations whose tombstones concern this batch, parents of new threads included."""
-        named = {(entry.tenant, entry.conversation) for entry in self.entries()}
-        named.update((change.entry.tenant, change.parent) for change in self.conversations if change.parent)
-        return named
+        """The conversations whose tombstones concern this batch."""
+        return {(entry.tenant, entry.conversation) for entry in self.entries()}
 
     def last_position(self) -> int:
         return max((entry.position for entry in self.entries()), default=0)

@@ -175,6 +175,12 @@ async def write(connection: "Connection", batch: Batch, progress: Progress, *, a
                 await _copy(connection, table.name, table.columns, rows)
         if kept.conversations:
             await connection.execute(UPSERT_CONVERSATIONS, *_latest(kept.conversations))
+            branches = [
+                (change.entry.tenant, change.entry.conversation, change.parent)
+                for change in kept.conversations
+                if change.parent is not None
+            ]
+            written.stale_conversations |= await deletes.bereaved(connection, branches)
         if batch.deletes:
             written.removed_responses |= await deletes.carry_out(connection, batch.deletes)
             changed = {(entry.tenant, entry.conversation) for entry in batch.deletes}
@@ -184,18 +190,9 @@ async def write(connection: "Connection", batch: Batch, progress: Progress, *, a
         written.dead_letters += kept.letters + clashes
         await dead_letters.insert(connection, written.dead_letters)
         await connection.execute(RAISE_QUEUE_STATE, progress.epoch, progress.head, progress.tail, batch.last_position())
-    _note_late(written, batch, gone)
+    # What was left out because it had been deleted must go from Redis too.
+    written.removed_responses |= {(row.entry.tenant, row.entry.id) for row in batch.responses if gone.covers(row.entry)}
     return written
-
-
-def _note_late(written: Written, batch: Batch, gone: deletes.Gone) -> None:
-    """What was left out because it had been deleted must go from Redis too, and so must what inherits from it."""
-    for row in batch.responses:
-        if gone.covers(row.entry):
-            written.removed_responses.add((row.entry.tenant, row.entry.id))
-    for change in batch.conversations:
-        if (change.entry.tenant, "conversation", change.parent) in gone.ids:
-            written.stale_conversations.add((change.entry.tenant, change.entry.conversation))
 
 
 async def _copy(connection: "Connection", table: str, columns: tuple[str, ...], rows: list[Row]) -> None:

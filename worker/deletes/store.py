@@ -89,6 +89,19 @@ WITH RECURSIVE heirs AS (
 )
 SELECT tenant, id FROM heirs"""
 
+# A branch that is stored after the delete: anything deleted from any thread that it descends from.
+BEREAVED = """
+WITH RECURSIVE lineage AS (
+    SELECT tenant, id AS heir, parent AS ancestor
+      FROM unnest($1::text[], $2::text[], $3::text[]) AS new(tenant, id, parent)
+  UNION
+    SELECT lineage.tenant, lineage.heir, elder.parent
+      FROM lineage JOIN conversations elder ON elder.tenant = lineage.tenant AND elder.id = lineage.ancestor
+     WHERE elder.parent IS NOT NULL
+)
+SELECT DISTINCT lineage.tenant, lineage.heir
+  FROM lineage JOIN tombstones ON tombstones.tenant = lineage.tenant AND tombstones.conversation = lineage.ancestor"""
+
 
 @dataclass(frozen=True, slots=True)
 class Gone:
@@ -143,6 +156,14 @@ async def carry_out(connection: "Connection", entries: list[Entry]) -> Ids:
             rows = await connection.fetch(statement, *columns)
             removed.update((row["tenant"], row["id"]) for row in rows)
     return removed
+
+
+async def bereaved(connection: "Connection", branches: list[tuple[str, str, str]]) -> Ids:
+    """Which of these new branches (tenant, id, parent) inherit from something that was deleted before they came."""
+    if not branches:
+        return set()
+    rows = await connection.fetch(BEREAVED, *(list(column) for column in zip(*branches, strict=True)))
+    return {(row["tenant"], row["heir"]) for row in rows}
 
 
 async def heirs(connection: "Connection", conversations: Iterable[tuple[str, str]]) -> Ids:
