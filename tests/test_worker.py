@@ -202,6 +202,8 @@ async def test_sigterm_while_postgres_does_not_answer(
 ) -> None:
     await push(redis, item(1))
     await worker.start()
+    # Else the lease below could be that of the first item, about to be acknowledged.
+    await drained(redis)
     async with connection.transaction():
         await connection.execute("LOCK TABLE items IN ACCESS EXCLUSIVE MODE")
         await push(redis, item(2))
