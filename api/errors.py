@@ -121,6 +121,11 @@ def unknown_url(method: str, path: str) -> ApiError:
     return ApiError(404, INVALID, "unknown_url", f"Unknown request URL: {method} {path}. See docs/api.md.")
 
 
+def client_left() -> ApiError:
+    """Nobody reads it, but it is no failure of ours either."""
+    return invalid("client_left", "The connection ended before the body was whole.", None)
+
+
 def server_error() -> ApiError:
     message = "Something went wrong on our side. Try again; the x-request-id of this answer is in the service's log."
     return ApiError(500, "server_error", "server_error", message)

@@ -45,6 +45,7 @@ Refusal = Literal[
     "queue_full",
     "replay",
     "idempotency_key_reused",
+    "late",
 ]
 
 
@@ -176,8 +177,8 @@ class Flush:
     last_sequence: int
 
 
-async def flush(redis: Redis, flushes: list[Flush]) -> list[Literal["ok", "cancel", "lost", "gone"]]:
-    """One round trip for all of them; tells what happened to each turn meanwhile."""
+async def flush(redis: Redis, flushes: list[Flush]) -> list[Literal["ok", "cancel", "lost", "gone", "failed"]]:
+    """One round trip for all of them; tells what happened to each turn meanwhile, or that its flush failed."""
     replies = await run_many(
         redis,
         [
@@ -185,10 +186,7 @@ async def flush(redis: Redis, flushes: list[Flush]) -> list[Literal["ok", "cance
             for one in flushes
         ],
     )
-    for reply in replies:
-        if isinstance(reply, Exception):
-            raise reply
-    return [reply.decode() for reply in replies]
+    return ["failed" if isinstance(reply, Exception) else reply.decode() for reply in replies]
 
 
 async def cancel(redis: Redis, tenant: str, response: str) -> None:

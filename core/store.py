@@ -29,6 +29,11 @@ UNREACHABLE = (
     asyncpg.exceptions.AdminShutdownError,
     asyncpg.exceptions.CrashShutdownError,
     asyncpg.exceptions.TooManyConnectionsError,
+    asyncpg.exceptions.QueryCanceledError,
+    # Not migrated yet, or a wrong password or database: the operator mends it, the client comes again.
+    asyncpg.exceptions.UndefinedTableError,
+    asyncpg.exceptions.InvalidAuthorizationSpecificationError,
+    asyncpg.exceptions.InvalidCatalogNameError,
     asyncpg.exceptions.InterfaceError,
 )
 

@@ -100,6 +100,7 @@ SCRIPTS: dict[str, Script] = {
         DONE,
     ),
     "usage-null": events(say("Hello", usage=None), say(" world", usage=None), STOP, USAGE_CHUNK, DONE),
+    "usage-text": events(HELLO, STOP, sse({"choices": [], "usage": {"prompt_tokens": "many"}}), DONE),
     "no-usage": events(HELLO, STOP, DONE),
     "no-space": events((HELLO + STOP + DONE).replace(b"data: ", b"data:")),
     "crlf": events(*((HELLO + STOP + DONE).replace(b"\n", b"\r\n").partition(b"\r\n\r"))),

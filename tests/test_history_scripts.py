@@ -137,6 +137,23 @@ async def test_one_turn_at_a_time(lanes: Lanes, redis: Redis) -> None:
     assert texts_of((await begun(lanes, opening(CONVERSATION))).items) == ["a", "b", "c"]
 
 
+@pytest.mark.parametrize("produced", [("said", "answered"), ()], ids=["with an answer", "without"])
+async def test_a_begin_that_comes_late_opens_nothing_again(
+    lanes: Lanes, redis: Redis, produced: tuple[str, ...]
+) -> None:
+    """Redis may carry out a copy of it after the turn has ended."""
+    await create(redis, "first")
+    late = opening(conversation=CONVERSATION)
+    await begun(lanes, late)
+    assert await finish(lanes, late, CONVERSATION, ending(late.response, *produced)) == "ok"
+    assert await refusal(lanes, late) == ("late", "")
+    assert (await response_of(redis, late)).body is not None
+    assert await texts(redis) == ["first", *produced]
+    next_one = opening(conversation=CONVERSATION)
+    await begun(lanes, next_one)
+    assert await finish(lanes, next_one, CONVERSATION, ending(next_one.response, "more", "again")) == "ok"
+
+
 async def test_who_does_not_hold_the_lock_writes_nothing(lanes: Lanes, redis: Redis) -> None:
     await create(redis, "a")
     one, other = opening(CONVERSATION), opening(CONVERSATION)

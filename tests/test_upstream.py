@@ -106,6 +106,7 @@ async def seen(fake: Part, text: str) -> list[dict[str, Any]]:
         ("openrouter", "", None, STOP),
         ("ollama", "", None, Finish("length")),
         ("usage-null", "", COUNTED, STOP),
+        ("usage-text", "", Usage(0, 0), STOP),
         ("no-usage", "", None, STOP),
         ("no-space", "", None, STOP),
         ("crlf", "", None, STOP),

@@ -9,6 +9,7 @@ from fastapi import FastAPI, Request
 from redis.exceptions import OutOfMemoryError, RedisError
 from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
@@ -132,6 +133,8 @@ def told(error: Exception) -> ApiError:
             return error
         case UpstreamError():
             return _upstream_error(error)
+        case ClientDisconnect():
+            return errors.client_left()
         case OutOfMemoryError():
             return errors.queue_full()
         case RedisError():

@@ -8,12 +8,19 @@ local new_thread, request = ARGV[10], ARGV[11]
 local idempotency, body_hash = ARGV[12], ARGV[13]
 local known_generation, known_count = ARGV[14], tonumber(ARGV[15])
 
+-- This very begin again: its first reply was lost, or it comes so late that its turn has ended already.
+local earlier = redis.call('HMGET', resp_key(tenant, response), 'token', 'thread')
+if earlier[1] then
+  local held = redis.call('HMGET', conv_key(tenant, earlier[2]), 'lock', 'token', 'generation')
+  if earlier[1] ~= token or held[1] ~= response or held[2] ~= token then return {'late'} end
+  return {'ok', earlier[2], redis.call('LRANGE', items_key(tenant, earlier[2]), 0, -1), held[3], 0}
+end
+
 local idempotency_key = 'idem:' .. tenant .. ':' .. idempotency
 if idempotency ~= '' then
   local seen = redis.call('HMGET', idempotency_key, 'hash', 'response')
-  -- A retried begin whose first reply was lost finds its own response here and goes on.
   if seen[1] and seen[1] ~= body_hash then return {'idempotency_key_reused', seen[2]} end
-  if seen[1] and seen[2] ~= response then return {'replay', seen[2]} end
+  if seen[1] then return {'replay', seen[2]} end
 end
 if redis.call('LLEN', QUEUE) >= queue_limit then return {'queue_full'} end
 
@@ -39,15 +46,14 @@ if thread == '' then
   redis.call('HSET', conv, 'last', '0', 'len', '0', 'unstored', '0', 'new', '1',
     'generation', generation)
 else
-  local state = redis.call('HMGET', conv, 'deleted', 'len', 'lock', 'deadline', 'last_response', 'token',
+  local state = redis.call('HMGET', conv, 'deleted', 'len', 'lock', 'deadline', 'last_response',
     'generation', 'stale')
   if state[1] then return {'gone'} end
   if not state[2] or redis.call('LLEN', list) ~= tonumber(state[2]) then
     redis.call('DEL', conv, list)
     return {'cold', thread}
   end
-  local own_retry = state[3] == response and state[6] == token
-  local locked = state[3] and not own_retry
+  local locked = state[3]
   if upto then
     -- Only the last response of a thread of its own is continued in place; anything else is a branch.
     fork = locked or state[5] ~= previous or string.sub(thread, 1, 4) ~= 'thr_'
@@ -55,9 +61,9 @@ else
     if tonumber(state[4]) > now_ms() then return {'locked', state[3]} end
     return {'expired', state[3]}
   end
-  stale = state[8]
+  stale = state[7]
   if not fork then
-    generation = state[7]
+    generation = state[6]
     if generation == known_generation and tonumber(state[2]) >= known_count then left_out = known_count end
   end
   items = redis.call('LRANGE', list, left_out, -1)

@@ -62,6 +62,8 @@ async def _open(connections: Connections, opening: Opening) -> Begun:
                 previous_thread, previous_end = await _stored_end(connections, opening)
             case "expired" if not connections.truce.holds:
                 await close_orphan(connections, opening.tenant, outcome.detail)
+            case "late":
+                raise errors.store_unavailable("Redis took too long")
             case _:
                 _refuse(opening, outcome)
 

@@ -5,7 +5,7 @@ import logging
 import secrets
 
 import orjson
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from api import history, metrics
 from api.connections import Connections
@@ -58,6 +58,14 @@ async def sweep(connections: Connections) -> None:
         try:
             for tenant, response in await history.expired(connections.redis, SWEEP_LIMIT):
                 if response not in connections.running:
-                    await close_orphan(connections, tenant, response)
+                    await _close_or_tell(connections, tenant, response)
         except RedisError:
             connections.truce.begin()
+
+
+async def _close_or_tell(connections: Connections, tenant: str, response: str) -> None:
+    """One that can't be read, or that Redis refuses to end, must not keep the others open."""
+    try:
+        await close_orphan(connections, tenant, response)
+    except (ResponseError, LookupError, TypeError, ValueError):
+        log.exception("response of a dead process can't be closed", extra={"response": response, "tenant": tenant})

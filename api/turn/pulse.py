@@ -52,6 +52,9 @@ async def _flush(connections: Connections, due: list[Turn]) -> None:
                 turn.mark_logged(flushed.last_sequence + 1)
             case "cancel":
                 turn.interrupt("cancelled")
+            case "failed":
+                # Like an absence of Redis, but of this turn's flush alone.
+                log.warning("flush refused", extra={"response": turn.response})
             case _ if turn.response in connections.running:
                 turn.interrupt(outcome)
             case _:

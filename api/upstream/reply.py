@@ -215,9 +215,11 @@ def _without_nul(payload: bytes) -> bytes:
 def _usage(usage: Json) -> Usage:
     prompt = usage.get("prompt_tokens_details") or {}
     completion = usage.get("completion_tokens_details") or {}
-    return Usage(
-        usage.get("prompt_tokens") or 0,
-        usage.get("completion_tokens") or 0,
-        prompt.get("cached_tokens") or 0,
-        completion.get("reasoning_tokens") or 0,
+    counts = (
+        usage.get("prompt_tokens"),
+        usage.get("completion_tokens"),
+        prompt.get("cached_tokens"),
+        completion.get("reasoning_tokens"),
     )
+    asked, answered, cached, reasoned = (count if isinstance(count, int) else 0 for count in counts)
+    return Usage(asked, answered, cached, reasoned)
