@@ -80,7 +80,7 @@ async def _verify(app: FastAPI, connections: Connections) -> None:
 
 def _upstream(settings: Settings) -> Upstream:
     if settings.upstream_url:
-        return ChatCompletions(settings.upstream_url, settings.upstream_key)
+        return ChatCompletions(settings.upstream_url, settings.upstream_key, settings.upstream_timeouts)
     return Echo()
 
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from api.upstream.chat_completions import Timeouts
 from core.settings import (
     Environment,
     PostgresSettings,
@@ -28,6 +29,7 @@ class Settings:
     upstream_url: str
     """Empty: the built-in model `echo` answers."""
     upstream_key: str
+    upstream_timeouts: Timeouts
     model: str
     redis: RedisSettings
     redis_appendfsync: str
@@ -62,6 +64,12 @@ def read_settings(environment: Environment) -> Settings:
         api_key=api_key,
         upstream_url=upstream_url,
         upstream_key=upstream_key,
+        upstream_timeouts=Timeouts(
+            connect=environment.seconds("UPSTREAM_CONNECT_SECONDS", 5, 0.1, 60),
+            first_token=environment.seconds("UPSTREAM_FIRST_TOKEN_SECONDS", 60, 0.1, 3600),
+            between_tokens=environment.seconds("UPSTREAM_BETWEEN_TOKENS_SECONDS", 30, 0.1, 3600),
+            whole=environment.seconds("UPSTREAM_WHOLE_SECONDS", 600, 0.1, 86_400),
+        ),
         model=environment.text("MODEL", "gpt-4o-mini" if upstream_url else ECHO),
         redis=redis_settings(environment),
         redis_appendfsync=redis_appendfsync(environment),

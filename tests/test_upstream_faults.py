@@ -23,7 +23,8 @@ BEGINNING = "word1 word2 word3 "
 @pytest.fixture(scope="module")
 async def asking_service(start_service: StartService, upstream: Part) -> Service:
     url = f"http://{upstream.host}:{upstream.port}/v1"
-    return await start_service(OPENAI_BASE_URL=url, OPENAI_API_KEY=KEY, MODEL="fake-history")
+    patience = {f"UPSTREAM_{what}_SECONDS": "2" for what in ("FIRST_TOKEN", "BETWEEN_TOKENS", "WHOLE")}
+    return await start_service(OPENAI_BASE_URL=url, OPENAI_API_KEY=KEY, MODEL="fake-history", **patience)
 
 
 @pytest.fixture
@@ -71,6 +72,7 @@ FAILURES = [
     ("fake-redirect", 502, "upstream_error"),
     ("fake-empty", 502, "upstream_error"),
     ("fake-openrouter-error-first", 400, "upstream_rejected"),
+    ("fake-hang", 504, "upstream_timeout"),
 ]
 
 
@@ -112,6 +114,7 @@ async def test_when_to_come_back_is_told(client: AsyncOpenAI) -> None:
     [
         ("fake-cut", BEGINNING, "upstream_cut"),
         ("fake-reset", BEGINNING, "upstream_cut"),
+        ("fake-hang-middle", BEGINNING, "upstream_timeout"),
         ("fake-vllm-error", "Hello world", "upstream_error"),
         ("fake-openrouter-error", "Hello world", "upstream_error"),
         ("fake-finish-error", "Hello world", "upstream_error"),
