@@ -18,6 +18,8 @@ LOCK_MS = 12_000
 # Long enough for any client to come back for the end of its stream.
 LOG_SECONDS = 3600
 IDEMPOTENCY_SECONDS = 86_400
+# Blobs that a reader of a log gets at once, some ten seconds of an answer each hundred: a slow one holds no more.
+LOG_PAGE = 100
 
 SCRIPTS = Path(__file__).parent / "scripts"
 
@@ -224,7 +226,7 @@ async def has_log(redis: Redis, tenant: str, response: str) -> bool:
 
 
 async def log_after(redis: Redis, tenant: str, response: str, sequence: int) -> list[tuple[int, bytes]]:
-    """The logged blobs of events that hold something after `sequence`: (sequence number of the last event, bytes)."""
-    reply = await redis.xrange(f"log:{tenant}:{response}", min=f"{sequence + 2}-0")
+    """The next blobs of events that hold something after `sequence`: (sequence number of the last event, bytes)."""
+    reply = await redis.xrange(f"log:{tenant}:{response}", min=f"{sequence + 2}-0", count=LOG_PAGE)
     entries = cast("list[tuple[bytes, dict[bytes, bytes]]]", reply)
     return [(int(entry_id.partition(b"-")[0]) - 1, fields[b"e"]) for entry_id, fields in entries]

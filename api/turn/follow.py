@@ -13,8 +13,9 @@ from api.turn.running import KEEPALIVE_SECONDS, Turn
 
 # How often the log of a response that runs elsewhere is looked at.
 POLL_SECONDS = 0.1
-# A running response is closed by somebody well before this; only Redis away for long lets a follower wait so long.
-SILENCE_SECONDS = 120.0
+# Beyond the provider's longest answer: until then a running response has ended or was closed by somebody, unless Redis
+# is away for long.
+GRACE_SECONDS = 60.0
 
 TERMINAL = ("response.completed", "response.failed", "response.incomplete")
 
@@ -81,12 +82,16 @@ async def follow_log(connections: Connections, tenant: str, response: str, first
             heard = kept_alive = now
         if ended or (frames and payload(frames[-1])["type"] in TERMINAL):
             return
-        if now - heard > SILENCE_SECONDS:
+        if now - heard > _patience_seconds(connections):
             raise CutError
         if now - kept_alive > KEEPALIVE_SECONDS:
             kept_alive = now
             yield [KEEPALIVE]
         await asyncio.sleep(POLL_SECONDS)
+
+
+def _patience_seconds(connections: Connections) -> float:
+    return connections.settings.upstream_timeouts.whole + GRACE_SECONDS
 
 
 async def _ended(connections: Connections, tenant: str, response: str) -> bool:
@@ -104,7 +109,7 @@ async def _final(connections: Connections, tenant: str, response: str, first: in
 
 async def ended_body(connections: Connections, tenant: str, response: str) -> bytes:
     """The final body of a response that may still run elsewhere. Raises ApiError 404, 503."""
-    end = time.monotonic() + SILENCE_SECONDS
+    end = time.monotonic() + _patience_seconds(connections)
     while not await _ended(connections, tenant, response):
         if time.monotonic() > end:
             raise errors.outcome_unknown(response)
