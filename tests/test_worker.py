@@ -100,16 +100,17 @@ async def test_what_is_queued_is_stored(
     assert await metric(service, "chatbot_worker_queue_depth") == 0
 
 
+async def under_way(redis: Redis) -> bool:
+    return 0 < await redis.llen(QUEUE) < ITEMS
+
+
 async def test_postgres_killed_while_it_stores(
     worker: Part, service: Service, redis: Redis, postgres: Postgres
 ) -> None:
     await push_many(redis)
     await worker.start()
 
-    async def under_way() -> bool:
-        return 0 < await redis.llen(QUEUE) < ITEMS
-
-    await wait_until(under_way, "some of it is stored")
+    await wait_until(lambda: under_way(redis), "some of it is stored")
     await postgres.kill()
     await wait_until(lambda: get(service, "/readyz")[0] == 503, "the worker notices")
     assert "PostgreSQL" in get(service, "/readyz")[1]
@@ -132,10 +133,7 @@ async def test_redis_killed_while_it_stores(
     await push_many(redis)
     await worker.start()
 
-    async def under_way() -> bool:
-        return 0 < await redis.llen(QUEUE) < ITEMS
-
-    await wait_until(under_way, "some of it is stored")
+    await wait_until(lambda: under_way(redis), "some of it is stored")
     await valkey.kill()
     await wait_until(lambda: "redis" in waits(worker), "the worker notices")
     await valkey.start()
@@ -184,10 +182,7 @@ async def test_sigterm_while_it_stores(worker: Part, redis: Redis, connection: "
     await push_many(redis)
     await worker.start()
 
-    async def under_way() -> bool:
-        return 0 < await redis.llen(QUEUE) < ITEMS
-
-    await wait_until(under_way, "some of it is stored")
+    await wait_until(lambda: under_way(redis), "some of it is stored")
     assert await worker.terminate() == 0
     status = await queue.status(redis)
     assert (status.leases, status.acked_out_of_order) == (0, 0)

@@ -30,7 +30,6 @@ def make_ask(request: CreateResponse, model: str, items: list[Json]) -> Ask:
         top_p=request.top_p,
         presence_penalty=request.presence_penalty,
         frequency_penalty=request.frequency_penalty,
-        top_logprobs=request.top_logprobs,
         text_format=request.text_format,
         verbosity=request.verbosity,
         reasoning_effort=request.reasoning.effort if request.reasoning else None,

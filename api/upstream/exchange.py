@@ -26,7 +26,6 @@ class Ask:
     top_p: float | None = None
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
-    top_logprobs: int | None = None
     text_format: Json | None = None
     verbosity: str | None = None
     reasoning_effort: str | None = None
