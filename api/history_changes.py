@@ -15,6 +15,7 @@ TICKET_SECONDS = 5
 
 _read = script("read", allow_oom=True)
 _read_response = script("read_response", allow_oom=True)
+_take_ticket = script("take_ticket", allow_oom=False)
 _warm = script("warm", allow_oom=False)
 _append = script("append", allow_oom=False)
 _delete_conversation = script("delete_conversation", allow_oom=True)
@@ -82,10 +83,9 @@ async def read_response(redis: Redis, tenant: str, response: str) -> HotResponse
 
 
 async def take_ticket(redis: Redis, tenant: str, thread: str) -> str | None:
-    """The right to rebuild a conversation from PostgreSQL; None while another loader has it."""
+    """The right to rebuild a conversation from PostgreSQL; None while another has it, or when it is hot by now."""
     ticket = _token()
-    taken = await redis.set(f"load:{tenant}:{thread}", ticket, nx=True, ex=TICKET_SECONDS)
-    return ticket if taken else None
+    return ticket if await _take_ticket(redis, tenant, thread, ticket, TICKET_SECONDS) else None
 
 
 async def drop_ticket(redis: Redis, tenant: str, thread: str) -> None:

@@ -258,6 +258,28 @@ async def test_a_deleted_response_takes_its_items_along_in_a_thread_of_its_own(l
     await drain(redis)
 
 
+async def test_nobody_may_load_what_is_there_again(redis: Redis) -> None:
+    """A loader that looked before another one had warmed comes too late for a ticket."""
+    await create(redis, "a")
+    await drain(redis)
+    assert await history_changes.take_ticket(redis, TENANT, CONVERSATION) is None
+    assert await history_changes.delete_conversation(redis, TENANT, CONVERSATION) == "ok"
+    assert await history_changes.take_ticket(redis, TENANT, CONVERSATION) is None
+    assert await redis.keys("load:*") == []
+    await drain(redis)
+
+
+@pytest.mark.parametrize("lost", [CONV, ITEMS, "an element"])
+async def test_half_a_conversation_can_be_loaded(redis: Redis, lost: str) -> None:
+    """Also by who only reads it."""
+    await create(redis, "a", "b")
+    await drain(redis)
+    await (redis.lpop(ITEMS) if lost == "an element" else redis.delete(lost))
+    assert await history_changes.read(redis, TENANT, CONVERSATION, items=True) == "cold"
+    assert await history_changes.take_ticket(redis, TENANT, CONVERSATION) is not None
+    assert await redis.exists(CONV, ITEMS) == 0
+
+
 @pytest.mark.parametrize("lost", [CONV, ITEMS, "an element"])
 async def test_half_a_conversation_is_a_miss(lanes: Lanes, redis: Redis, lost: str) -> None:
     calls: list[Callable[[], Awaitable[object]]] = [
