@@ -24,6 +24,7 @@ async def create_conversation(connections: Connections, tenant: str, body: Creat
     )
     if changed.reason != "ok":
         raise errors.queue_full()
+    connections.ring.keep(connections.epochs, changed.queued)
     return conversation_body(conversation_id, created_at, metadata)
 
 
@@ -67,6 +68,7 @@ async def change(
         changed = await attempt()
         match changed.reason:
             case "ok" | "no_item":
+                connections.ring.keep(connections.epochs, changed.queued)
                 return changed
             case "cold":
                 await rebuild(connections, tenant, conversation_id, "conversation_id")

@@ -10,8 +10,10 @@ from redis.asyncio import Redis
 
 from api.lanes import Lanes
 from api.recent import Recent
+from api.ring import Ring
 from api.settings import Settings
 from api.upstream.exchange import Upstream
+from core.epochs import Epochs
 
 if TYPE_CHECKING:
     from api.turn.running import Turn
@@ -42,6 +44,8 @@ class Truce:
 class Connections:
     settings: Settings
     redis: Redis
+    epochs: Epochs
+    ring: Ring
     lanes: Lanes
     store: "asyncpg.Pool[Any]"
     upstream: Upstream

@@ -3,18 +3,20 @@
 from api import errors, history_changes, store
 from api.changing import change
 from api.connections import Connections
-from api.history_changes import Changed
 from api.loading import rebuild
 from api.reading import stored
+
+COLD = ("cold", "doubtful")
 
 
 async def delete_conversation(connections: Connections, tenant: str, conversation_id: str) -> None:
     """Raises ApiError 404, 503."""
-
-    async def attempt() -> Changed:
-        return Changed(await history_changes.delete_conversation(connections.redis, tenant, conversation_id), "")
-
-    await change(connections, tenant, conversation_id, attempt)
+    await change(
+        connections,
+        tenant,
+        conversation_id,
+        lambda: history_changes.delete_conversation(connections.redis, tenant, conversation_id),
+    )
 
 
 async def delete_item(connections: Connections, tenant: str, conversation_id: str, item_id: str) -> None:
@@ -42,9 +44,10 @@ async def delete_response(connections: Connections, tenant: str, response_id: st
             raise errors.not_found("response", response_id, "response_id")
         thread, first, last = span.conversation, span.first, span.end
     # Its thread is made hot, so that no later load brings back what PostgreSQL has not deleted yet.
-    while first is not None and await history_changes.read(connections.redis, tenant, thread, items=False) == "cold":
+    while first is not None and await history_changes.read(connections.redis, tenant, thread, items=False) in COLD:
         await rebuild(connections, tenant, thread, "response_id")
     changed = await history_changes.delete_response(connections.redis, tenant, response_id, thread, first, last)
+    connections.ring.keep(connections.epochs, changed.queued)
     if changed.reason == "running":
         raise errors.response_running(response_id)
     if changed.reason == "gone":

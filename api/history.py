@@ -11,7 +11,7 @@ from typing import Literal, cast
 from redis.asyncio import Redis
 
 from api.lanes import Lanes
-from core.queue import Script, run_many
+from core.queue import Receipt, Script, receipt, run_many
 
 # The lock of a dead pod expires this long after its last renewal; the next sweep, a second later at most, closes it.
 LOCK_MS = 12_000
@@ -144,8 +144,13 @@ class Ending:
 Outcome = Literal["ok", "lost", "gone"]
 
 
-async def finish(lanes: Lanes, tenant: str, thread: str, response: str, token: str, ending: Ending) -> Outcome:
-    """Append, enqueue, log, free the lock, in one step; a repetition after a lost reply changes nothing."""
+async def finish(
+    lanes: Lanes, tenant: str, thread: str, response: str, token: str, ending: Ending
+) -> tuple[Outcome, Receipt | None]:
+    """Append, enqueue, log, free the lock, in one step, and tell what was queued.
+
+    A repetition after a lost reply changes nothing and tells nothing.
+    """
     reply = await lanes.call(
         _finish,
         tenant,
@@ -163,8 +168,8 @@ async def finish(lanes: Lanes, tenant: str, thread: str, response: str, token: s
         ending.input,
         *ending.items,
     )
-    outcome: Outcome = reply.decode()
-    return outcome
+    outcome: Outcome = reply[0].decode()
+    return outcome, receipt(reply[1]) if len(reply) > 1 else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,11 +203,15 @@ async def cancel(redis: Redis, tenant: str, response: str) -> None:
 
 @dataclass(frozen=True, slots=True)
 class Orphan:
-    """A response whose pod is gone: what it was asked and the events that it had logged, oldest first."""
+    """A response whose pod is gone: what it was asked and the events that it had logged, oldest first.
+
+    `doubtful`: Redis has lost something since it began, so it may have ended long ago.
+    """
 
     thread: str
     request: bytes
     log: list[bytes]
+    doubtful: bool
 
 
 async def takeover(redis: Redis, tenant: str, response: str, token: str) -> Orphan | None:
@@ -210,7 +219,7 @@ async def takeover(redis: Redis, tenant: str, response: str, token: str) -> Orph
     reply = await _takeover(redis, tenant, response, token, LOCK_MS)
     if reply[0] != b"ok":
         return None
-    return Orphan(reply[1].decode(), reply[2], [fields[1] for _, fields in reply[3]])
+    return Orphan(reply[1].decode(), reply[2], [fields[1] for _, fields in reply[3]], bool(reply[4]))
 
 
 async def expired(redis: Redis, limit: int) -> list[tuple[str, str]]:

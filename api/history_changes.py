@@ -9,6 +9,7 @@ from redis.asyncio import Redis
 from api.history import script
 from api.store import StoredConversation
 from core.entry import Kind, item_tail, tail
+from core.queue import Receipt, receipt
 
 # A loader that takes longer has lost its right to warm.
 TICKET_SECONDS = 5
@@ -36,10 +37,14 @@ class HotConversation:
     items: list[tuple[int, bytes]]
 
 
-async def read(redis: Redis, tenant: str, thread: str, *, items: bool) -> HotConversation | Literal["gone", "cold"]:
+NotHot = Literal["gone", "cold", "doubtful"]
+
+
+async def read(redis: Redis, tenant: str, thread: str, *, items: bool) -> HotConversation | NotHot:
+    """`doubtful`: Redis has lost something since the copy was made; it must be completed first (api/loading.py)."""
     reply = await _read(redis, tenant, thread, int(items))
     if reply[0] != b"ok":
-        outcome: Literal["gone", "cold"] = reply[0].decode()
+        outcome: NotHot = reply[0].decode()
         return outcome
     created, metadata, _ = reply[1]
     elements = [element.partition(b" ") for element in reply[2]]
@@ -82,10 +87,25 @@ async def read_response(redis: Redis, tenant: str, response: str) -> HotResponse
     )
 
 
-async def take_ticket(redis: Redis, tenant: str, thread: str) -> str | None:
-    """The right to rebuild a conversation from PostgreSQL; None while another has it, or when it is hot by now."""
-    ticket = _token()
-    return ticket if await _take_ticket(redis, tenant, thread, ticket, TICKET_SECONDS) else None
+@dataclass(frozen=True, slots=True)
+class Ticket:
+    """The right to rebuild a conversation from PostgreSQL.
+
+    `doubtful`: what is left of it in Redis must be completed; it inherits from `parent` (id, position), if from any.
+    """
+
+    token: str
+    doubtful: bool
+    parent: tuple[str, int] | None
+
+
+async def take_ticket(redis: Redis, tenant: str, thread: str) -> Ticket | None:
+    """None while another has the ticket, or when the conversation is hot by now."""
+    token = _token()
+    outcome, *parent = await _take_ticket(redis, tenant, thread, token, TICKET_SECONDS)
+    if not outcome:
+        return None
+    return Ticket(token, outcome == 2, (parent[0].decode(), int(parent[1])) if parent and parent[0] else None)
 
 
 async def drop_ticket(redis: Redis, tenant: str, thread: str) -> None:
@@ -113,14 +133,19 @@ async def warm(
 
 @dataclass(frozen=True, slots=True)
 class Changed:
-    """`reason` is `ok`, or why nothing was changed; `detail` the creation time (s), or the running response's id."""
+    """`reason` is `ok`, or why nothing was changed; `detail` the creation time (s), or the running response's id.
+
+    `queued` is what went into the queue; None after a repetition of what was done before.
+    """
 
     reason: Literal["ok", "gone", "cold", "locked", "queue_full", "no_item", "running"]
     detail: str
+    queued: Receipt | None
 
 
 def _changed(reply: list[Any]) -> Changed:
-    return Changed(reply[0].decode(), reply[1].decode() if len(reply) > 1 and reply[1] is not None else "")
+    detail = reply[1].decode() if len(reply) > 1 and reply[1] is not None else ""
+    return Changed(reply[0].decode(), detail, receipt(reply[2]) if len(reply) > 2 else None)
 
 
 async def append(
@@ -142,12 +167,10 @@ async def append(
     return _changed(reply)
 
 
-async def delete_conversation(redis: Redis, tenant: str, conversation: str) -> Literal["ok", "gone", "cold"]:
+async def delete_conversation(redis: Redis, tenant: str, conversation: str) -> Changed:
     """The hot copy goes at once; the bodies and event logs of its responses when the worker has stored the delete."""
     entry = tail(Kind.DELETE_CONVERSATION, conversation)
-    reply = await _delete_conversation(redis, tenant, conversation, _token(), entry)
-    outcome: Literal["ok", "gone", "cold"] = reply.decode()
-    return outcome
+    return _changed(await _delete_conversation(redis, tenant, conversation, _token(), entry))
 
 
 async def delete_item(redis: Redis, tenant: str, conversation: str, item: str) -> Changed:

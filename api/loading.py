@@ -1,10 +1,13 @@
 """Rebuilding a hot conversation from PostgreSQL: one query, once for all who wait."""
 
 import asyncio
+from dataclasses import replace
 
-from api import history_changes, metrics, store
+from api import history_changes, history_losses, metrics, store
 from api.connections import Connections
 from api.errors import not_found, store_unavailable
+from api.history_changes import Ticket
+from api.store import StoredConversation
 from core.store import UNREACHABLE
 
 # How often those who wait for another loader look again.
@@ -21,6 +24,9 @@ async def rebuild(connections: Connections, tenant: str, thread: str, param: str
         await asyncio.sleep(WAIT_SECONDS)
         return
     try:
+        if ticket.doubtful:
+            await _complete(connections, tenant, thread, ticket)
+            return
         stored = await store.load_conversation(connections.store, tenant, thread)
     except UNREACHABLE as error:
         await history_changes.drop_ticket(connections.redis, tenant, thread)
@@ -30,4 +36,22 @@ async def rebuild(connections: Connections, tenant: str, thread: str, param: str
         raise not_found("conversation", thread, param)
     metrics.REBUILDS.inc()
     expiration = connections.settings.expiration_seconds
-    await history_changes.warm(connections.redis, tenant, thread, ticket, stored, expiration)
+    await history_changes.warm(connections.redis, tenant, thread, ticket.token, stored, expiration)
+
+
+async def _complete(connections: Connections, tenant: str, thread: str, ticket: Ticket) -> None:
+    stored = await store.load_conversation(connections.store, tenant, thread)
+    if stored is None and ticket.parent is not None:
+        stored = await _inherited(connections, tenant, *ticket.parent)
+    deleted = await store.deleted_of(connections.store, tenant, thread)
+    expiration = connections.settings.expiration_seconds
+    await history_losses.complete(connections.redis, tenant, thread, ticket.token, stored, deleted, expiration)
+
+
+async def _inherited(connections: Connections, tenant: str, parent: str, upto: int) -> StoredConversation | None:
+    """What a branch has that is not stored yet itself."""
+    stored = await store.load_conversation(connections.store, tenant, parent)
+    if stored is None:
+        return None
+    items = [(position, item) for position, item in stored.items if position <= upto]
+    return replace(stored, items=items, last_position=upto, last_response="", created_at=0)

@@ -6,11 +6,13 @@ import gc
 import logging
 import signal
 from collections.abc import AsyncIterator
+from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 
 from api.connections import Connections
 from api.lanes import Lanes
+from api.ring import Ring
 from api.routes import conversations, health, models, responses
 from api.routes.edge import add_error_answers
 from api.settings import Settings
@@ -21,7 +23,11 @@ from api.upstream.echo import Echo
 from api.upstream.exchange import Upstream
 from core import queue
 from core.durability import verify
+from core.epochs import Epochs
 from core.store import open_pool
+
+if TYPE_CHECKING:
+    import asyncpg
 
 log = logging.getLogger(__name__)
 
@@ -36,7 +42,6 @@ def create_app(settings: Settings) -> FastAPI:
 
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        redis = queue.connect(settings.redis, REDIS_CONNECTIONS)
         pool = await open_pool(settings.postgres, STORE_CONNECTIONS, "chatbot-api")
         upstream = _upstream(settings)
         # What is there now lives as long as the process.
@@ -44,9 +49,15 @@ def create_app(settings: Settings) -> FastAPI:
         gc.set_threshold(GC_THRESHOLD)
         try:
             async with asyncio.TaskGroup() as tasks:
-                connections = Connections(settings, redis, Lanes(redis), pool, upstream, tasks)
+                connections = _connect(settings, pool, upstream, tasks)
                 app.state.connections = connections
-                keeping = (connections.lanes.run(), pulse(connections), sweep(connections), _verify(app, connections))
+                keeping = (
+                    connections.lanes.run(),
+                    pulse(connections),
+                    sweep(connections),
+                    connections.epochs.watch(),
+                    _verify(app, connections),
+                )
                 keepers = [tasks.create_task(keeper) for keeper in keeping]
                 yield
                 await _drain(connections)
@@ -60,7 +71,8 @@ def create_app(settings: Settings) -> FastAPI:
             raise
         await upstream.close()
         await pool.close()
-        await redis.aclose()
+        await connections.redis.aclose()
+        await connections.epochs.aclose()
 
     app = FastAPI(title="chatbot", lifespan=lifespan, openapi_url=None, docs_url=None, redoc_url=None)
     app.state.draining = False
@@ -69,6 +81,15 @@ def create_app(settings: Settings) -> FastAPI:
     for module in (responses, conversations, models, health):
         app.include_router(module.router)
     return app
+
+
+def _connect(
+    settings: Settings, pool: "asyncpg.Pool[Any]", upstream: Upstream, tasks: asyncio.TaskGroup
+) -> Connections:
+    ring = Ring(tasks)
+    epochs = Epochs(settings.redis, settings.postgres, "chatbot-api-epochs", ring.put_back)
+    redis = queue.connect(settings.redis, REDIS_CONNECTIONS, epochs.greet)
+    return Connections(settings, redis, epochs, ring, Lanes(redis), pool, upstream, tasks)
 
 
 async def _verify(app: FastAPI, connections: Connections) -> None:

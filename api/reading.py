@@ -10,6 +10,7 @@ from api import errors, history_changes, store
 from api.connections import Connections
 from api.errors import ApiError
 from api.history_changes import HotConversation, HotResponse
+from api.loading import rebuild
 from core.store import UNREACHABLE
 
 Json = dict[str, Any]
@@ -40,9 +41,20 @@ async def stored(reading: Awaitable[T]) -> T:
         raise errors.store_unavailable("this is not in memory and PostgreSQL can't be reached") from error
 
 
+async def hot_conversation(
+    connections: Connections, tenant: str, thread: str, *, items: bool
+) -> HotConversation | Literal["gone", "cold", "away"]:
+    """The hot copy, completed first where Redis has lost something since it was made. Raises ApiError 503."""
+    while True:
+        hot = await hot_or_cold(history_changes.read(connections.redis, tenant, thread, items=items))
+        if hot != "doubtful":
+            return hot
+        await rebuild(connections, tenant, thread, "conversation_id")
+
+
 async def conversation(connections: Connections, tenant: str, conversation_id: str) -> Json:
     """The conversation object. Raises ApiError 404, 503."""
-    hot = await hot_or_cold(history_changes.read(connections.redis, tenant, conversation_id, items=False))
+    hot = await hot_conversation(connections, tenant, conversation_id, items=False)
     if hot == "gone":
         raise errors.not_found("conversation", conversation_id, "conversation_id")
     if isinstance(hot, HotConversation):
@@ -94,7 +106,7 @@ async def conversation_items(
     connections: Connections, tenant: str, conversation_id: str, after: str | None, limit: int, order: str
 ) -> Json:
     """A page of a conversation's items. Raises ApiError 400, 404, 503."""
-    hot = await hot_or_cold(history_changes.read(connections.redis, tenant, conversation_id, items=True))
+    hot = await hot_conversation(connections, tenant, conversation_id, items=True)
     if hot == "gone":
         raise errors.not_found("conversation", conversation_id, "conversation_id")
     if isinstance(hot, HotConversation):
@@ -111,7 +123,7 @@ async def conversation_items(
 
 async def conversation_item(connections: Connections, tenant: str, conversation_id: str, wanted: str) -> bytes:
     """One item as JSON. Raises ApiError 404, 503."""
-    hot = await hot_or_cold(history_changes.read(connections.redis, tenant, conversation_id, items=True))
+    hot = await hot_conversation(connections, tenant, conversation_id, items=True)
     found: bytes | None = None
     if isinstance(hot, HotConversation):
         found = next((body for _, body in hot.items if item_id(body) == wanted), None)
@@ -153,7 +165,7 @@ async def _stored_response(
     """Raises ApiError 404, also while the delete of its conversation waits to be stored, and 503."""
     kept = await stored(store.load_response(connections.store, tenant, response_id))
     if kept is not None:
-        thread = await hot_or_cold(history_changes.read(connections.redis, tenant, kept.conversation, items=False))
+        thread = await hot_conversation(connections, tenant, kept.conversation, items=False)
         if thread != "gone":
             return kept
     raise missing(hot, "response", response_id, "response_id")
@@ -163,7 +175,7 @@ async def _hot_inputs(connections: Connections, tenant: str, hot: HotResponse) -
     if hot.first is None or hot.end is None:
         inputs = orjson.loads(hot.input) if hot.input else orjson.loads(hot.request or b"{}")["input"]
         return [(item["id"], orjson.dumps(item)) for item in inputs]
-    thread = await hot_or_cold(history_changes.read(connections.redis, tenant, hot.thread, items=True))
+    thread = await hot_conversation(connections, tenant, hot.thread, items=True)
     if not isinstance(thread, HotConversation):
         return "away" if thread == "away" else "cold"
     last = hot.first + hot.input_count - 1

@@ -141,6 +141,8 @@ SELECT item FROM items JOIN conversations ON conversations.tenant = $1 AND conve
 
 ITEM_BY_ID = "SELECT conversation, item FROM items WHERE tenant = $1 AND id = $2"
 
+DELETED_OF = "SELECT kind, id FROM tombstones WHERE tenant = $1 AND conversation = $2"
+
 CONVERSATION_ROW = """
 SELECT floor(extract(epoch FROM created_at))::bigint AS created_at, metadata
   FROM conversations WHERE tenant = $1 AND id = $2 AND NOT hidden"""
@@ -224,6 +226,13 @@ async def item_by_id(pool: "asyncpg.Pool[Any]", tenant: str, item: str) -> Store
 async def conversation_row(pool: "asyncpg.Pool[Any]", tenant: str, conversation: str) -> ConversationRow | None:
     row = await _row(pool, CONVERSATION_ROW, tenant, conversation)
     return None if row is None else ConversationRow(row["created_at"], row["metadata"])
+
+
+async def deleted_of(pool: "asyncpg.Pool[Any]", tenant: str, conversation: str) -> list[tuple[str, str]]:
+    """(kind, id) of everything that was deleted of a conversation, itself among it."""
+    async with pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
+        rows = await connection.fetch(DELETED_OF, tenant, conversation, timeout=QUERY_SECONDS)
+    return [(row["kind"], row["id"]) for row in rows]
 
 
 async def ping(pool: "asyncpg.Pool[Any]") -> None:

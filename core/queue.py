@@ -5,8 +5,10 @@ KEYS: version 1 asks for one Redis primary, and most scripts find further keys i
 """
 
 import hashlib
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from redis.asyncio import BlockingConnectionPool, Connection, Redis, SSLConnection
 from redis.asyncio.retry import Retry
@@ -21,6 +23,7 @@ LEASES = "{chatQueue}:l"
 SESSIONS = "{chatQueue}:s"
 ACKED = "{chatQueue}:d"
 ATTEMPTS = "{chatQueue}:t"
+REPORTS = "{chatQueue}:e"
 BELL = "{chatQueue}:bell"
 HOT = "chatQueue:hot"
 
@@ -28,9 +31,11 @@ HOT = "chatQueue:hot"
 SOCKET_TIMEOUT_SECONDS = 2.0
 CONNECT_TIMEOUT_SECONDS = 1.0
 
-PRELUDE = (Path(__file__).parent / "scripts" / "prelude.lua").read_text(encoding="utf-8")
+_SCRIPTS = Path(__file__).parent / "scripts"
+PRELUDE = (_SCRIPTS / "prelude.lua").read_text(encoding="utf-8")
+HAS_EPOCH = (_SCRIPTS / "epoch.lua").read_text(encoding="utf-8")
 NAMES = {"QUEUE": QUEUE, "META": META, "LEASES": LEASES, "SESSIONS": SESSIONS, "ACKED": ACKED,
-         "ATTEMPTS": ATTEMPTS, "BELL": BELL, "HOT": HOT}  # fmt: skip
+         "ATTEMPTS": ATTEMPTS, "REPORTS": REPORTS, "BELL": BELL, "HOT": HOT}  # fmt: skip
 
 Argument = str | bytes | int
 
@@ -39,20 +44,40 @@ class Script:
     """One Lua file, run by its hash and loaded again when Redis does not know it.
 
     `allow_oom` scripts also run when Redis is over `maxmemory`: what was paid for must be kept and drained.
+    `opens_epoch`: it is what makes the queue's bookkeeping, without which every other script is refused.
     """
 
-    def __init__(self, path: Path, *, allow_oom: bool) -> None:
+    def __init__(self, path: Path, *, allow_oom: bool, opens_epoch: bool = False) -> None:
         flags = "#!lua flags=allow-oom\n" if allow_oom else "#!lua\n"
         names = "".join(f"local {name} = '{value}'\n" for name, value in NAMES.items())
-        self.source = flags + names + PRELUDE + path.read_text(encoding="utf-8")
+        check = "" if opens_epoch else HAS_EPOCH
+        self.source = flags + names + check + PRELUDE + path.read_text(encoding="utf-8")
         # Redis names a script by its SHA-1; nothing here is secret.
         self.sha = hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
 
     async def __call__(self, redis: Redis, *arguments: Argument) -> Any:  # noqa: ANN401 - the shape is the caller's
         try:
+            return await self._run(redis, *arguments)
+        except ResponseError as error:
+            if not _lost_epoch(error):
+                raise
+            await _greet_anew(redis)
+            return await self._run(redis, *arguments)
+
+    async def _run(self, redis: Redis, *arguments: Argument) -> Any:  # noqa: ANN401 - the shape is the caller's
+        try:
             return await redis.evalsha(self.sha, 0, *arguments)
         except NoScriptError:
             return await redis.eval(self.source, 0, *arguments)
+
+
+def _lost_epoch(error: Exception) -> bool:
+    return str(error).startswith("EPOCH ")
+
+
+async def _greet_anew(redis: Redis) -> None:
+    """The next command connects again, and every new connection is greeted (core/epochs.py)."""
+    await redis.connection_pool.disconnect(inuse_connections=False)
 
 
 async def run_many(redis: Redis, calls: list[tuple[Script, tuple[Argument, ...]]]) -> list[Any]:
@@ -62,19 +87,23 @@ async def run_many(redis: Redis, calls: list[tuple[Script, tuple[Argument, ...]]
         pipeline.evalsha(script.sha, 0, *arguments)
     replies = await pipeline.execute(raise_on_error=False)
     for index, reply in enumerate(replies):
-        if isinstance(reply, NoScriptError):
+        if isinstance(reply, NoScriptError) or (isinstance(reply, ResponseError) and _lost_epoch(reply)):
             script, arguments = calls[index]
             try:
-                replies[index] = await redis.eval(script.source, 0, *arguments)
+                replies[index] = await script(redis, *arguments)
             except ResponseError as error:
                 replies[index] = error
     return replies
 
 
-def connect(settings: RedisSettings, max_connections: int) -> Redis:
+Greeting = Callable[[Connection], Awaitable[None]]
+
+
+def connect(settings: RedisSettings, max_connections: int, greet: Greeting | None = None) -> Redis:
     """A client that retries once and never waits longer than the socket time-out. Every script is idempotent by id.
 
-    Who finds all connections in use waits for one: a burst of requests does not mean that Redis is away.
+    Who finds all connections in use waits for one: a burst of requests does not mean that Redis is away. `greet` is
+    called with every new connection before its first command (core/epochs.py).
     """
     pool = BlockingConnectionPool(
         max_connections=max_connections,
@@ -87,6 +116,7 @@ def connect(settings: RedisSettings, max_connections: int) -> Redis:
         socket_timeout=SOCKET_TIMEOUT_SECONDS,
         socket_connect_timeout=CONNECT_TIMEOUT_SECONDS,
         retry=Retry(ConstantBackoff(0.05), 1),
+        redis_connect_func=greet,
     )
     return Redis.from_pool(pool)
 
@@ -94,6 +124,79 @@ def connect(settings: RedisSettings, max_connections: int) -> Redis:
 async def depth(redis: Redis) -> int:
     """How many entries PostgreSQL does not have yet."""
     return int(await redis.llen(QUEUE))
+
+
+_renew = Script(_SCRIPTS / "renew.lua", allow_oom=True, opens_epoch=True)
+_report = Script(_SCRIPTS / "report.lua", allow_oom=True)
+_put_back = Script(_SCRIPTS / "put_back.lua", allow_oom=True)
+# Entries per call: each may be large, and Redis serves nobody else meanwhile.
+PUT_BACK_ENTRIES = 100
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What one step queued: its entries, and the offset behind the last of them in this epoch of the queue."""
+
+    epoch: int
+    end: int
+    entries: list[bytes]
+
+    @property
+    def first(self) -> int:
+        return self.end - len(self.entries)
+
+
+def receipt(reply: Any) -> Receipt:  # noqa: ANN401 - what prelude.lua's receipt() answers
+    epoch, end, entries = reply
+    return Receipt(int(epoch), end, entries)
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """The queue's present epoch. `ends` tells behind which offset each of the last ones ended, if that is known."""
+
+    number: int
+    start: int
+    checked: bool
+    ends: dict[int, int]
+
+
+async def run_id_of(connection: Connection) -> bytes:
+    """Which run of which Redis this connection leads to."""
+    await connection.send_command("INFO", "server")
+    reply: bytes = await connection.read_response()
+    return reply.partition(b"run_id:")[2][:40]
+
+
+async def renew(redis: Redis, candidate: int | None = None, floor: int = 0) -> Epoch | None:
+    """Bind the queue to the present run of Redis; None when that takes a new epoch and no `candidate` was brought."""
+    reply = await _renew(redis, "" if candidate is None else candidate, floor)
+    if not reply:
+        return None
+    number, start, checked, ends = reply
+    pairs = (pair.partition(b":") for pair in (ends or b"").split())
+    return Epoch(int(number), int(start), checked == b"1", {int(epoch): int(end) for epoch, _, end in pairs})
+
+
+async def report(redis: Redis, known: tuple[int, int, int] | None, *, lost: bool, checked: bool) -> None:
+    """Tell what is known of an ended epoch, (epoch, start, tail), and whether Redis lacks some of it."""
+    await _report(redis, *(known or ("", "", "")), int(lost), int(checked))
+
+
+async def put_back(redis: Redis, epoch: int, start: int, first: int, entries: list[bytes], token: str) -> None:
+    """Queue entries again that Redis lacks, and show them to readers; `first` is the offset of the first one."""
+    for index in range(0, len(entries), PUT_BACK_ENTRIES):
+        chunk = entries[index : index + PUT_BACK_ENTRIES]
+        await _put_back(redis, epoch, start, first + index, token, *chunk)
+
+
+async def reports(redis: Redis) -> list[bytes]:
+    """What was told of ended epochs and is not in PostgreSQL yet: `EPOCH START TAIL FIRST BEYOND` each."""
+    return list(cast("set[bytes]", await redis.smembers(REPORTS)))
+
+
+async def drop_reports(redis: Redis, told: list[bytes]) -> None:
+    await redis.srem(REPORTS, *told)
 
 
 # docs/adr/0002-redis-durability.md tells what each of them prevents.

@@ -1,5 +1,7 @@
 """The PostgreSQL connections that both processes open alike. Reads are in api/store.py, writes in worker/store.py."""
 
+from dataclasses import dataclass
+from datetime import datetime
 from typing import Any
 
 import asyncpg
@@ -36,6 +38,68 @@ UNREACHABLE = (
     asyncpg.exceptions.InvalidCatalogNameError,
     asyncpg.exceptions.InterfaceError,
 )
+
+
+REACHED = """
+SELECT coalesce(max(epoch), 0) AS epoch, coalesce(max(position), 0) AS position,
+       coalesce((SELECT greatest(tail, upper(kept)) FROM queue_epochs ORDER BY epoch DESC LIMIT 1), 0) AS tail
+  FROM queue_epochs"""
+
+REPORT_EPOCHS = """
+INSERT INTO queue_epochs AS old (epoch, start, tail, kept, position)
+SELECT epoch, min(start), max(tail), range_agg(int8range(first, beyond)), 0
+  FROM unnest($1::bigint[], $2::bigint[], $3::bigint[], $4::bigint[], $5::bigint[])
+       AS told(epoch, start, tail, first, beyond)
+ GROUP BY epoch ORDER BY epoch
+ON CONFLICT (epoch) DO UPDATE SET tail = greatest(old.tail, excluded.tail), kept = old.kept + excluded.kept"""
+
+# An epoch that has ended lost whatever is neither stored nor went on into the next one.
+LOSSES = """
+SELECT epoch, lost, begun_at
+  FROM (SELECT epoch, begun_at, max(epoch) OVER () AS newest,
+               (SELECT sum(upper(gap) - lower(gap))::bigint
+                  FROM unnest(int8multirange(int8range(start, greatest(start, tail))) - kept) AS gap) AS lost
+          FROM queue_epochs) AS epochs
+ WHERE epoch < newest AND lost > 0
+ ORDER BY epoch"""
+
+
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """How far PostgreSQL saw the queue come: its last epoch, the offset behind that one's last entry, a position.
+
+    All are 0 when it has never seen any.
+    """
+
+    epoch: int
+    tail: int
+    position: int
+
+
+@dataclass(frozen=True, slots=True)
+class Loss:
+    """An epoch of the queue that lost entries with Redis, and how many."""
+
+    epoch: int
+    entries: int
+    begun_at: datetime
+
+
+async def reached(connection: "asyncpg.Connection[Any]") -> Reached:
+    row = await connection.fetchrow(REACHED)
+    assert row is not None  # noqa: S101 - an aggregate always has one
+    return Reached(row["epoch"], row["tail"], row["position"])
+
+
+async def report_epochs(connection: "asyncpg.Connection[Any]", told: list[bytes]) -> None:
+    """Keep what was told of epochs, `EPOCH START TAIL FIRST BEYOND` each; the same again changes nothing."""
+    rows = [[int(word) for word in line.split()] for line in told]
+    await connection.execute(REPORT_EPOCHS, *(list(column) for column in zip(*rows, strict=True)))
+
+
+async def losses(connection: "asyncpg.Connection[Any]") -> list[Loss]:
+    """Every loss so far, the oldest first. A late report, or a late commit of an old epoch, makes one smaller."""
+    return [Loss(row["epoch"], row["lost"], row["begun_at"]) for row in await connection.fetch(LOSSES)]
 
 
 async def _prepare(connection: "asyncpg.Connection[Any]") -> None:

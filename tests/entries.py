@@ -9,7 +9,7 @@ import orjson
 from redis.asyncio import Redis
 
 from core.entry import Kind, item_tail, response_tail, tail
-from core.queue import LEASES, QUEUE
+from core.queue import LEASES, QUEUE, renew
 from core.settings import PostgresSettings
 from core.store import connect
 from tests.running import Postgres
@@ -59,6 +59,12 @@ def deletion(kind: Kind, name: str, conversation: str, number: int = 900) -> byt
     return header(conversation, FIRST_POSITION + number) + tail(kind, name)
 
 
+async def empty_queue(redis: Redis) -> None:
+    """Nothing in Redis, and an epoch for the queue, as the first process makes it."""
+    await redis.flushall()
+    await renew(redis, 1)
+
+
 async def push(redis: Redis, *entries: bytes) -> None:
     await redis.rpush(QUEUE, *entries)
 
@@ -92,10 +98,10 @@ async def writing_to(postgres: Postgres, database: str) -> AsyncIterator["asyncp
 
 async def forget(connection: "asyncpg.Connection[Any]") -> None:
     """Empty all tables."""
-    await connection.execute("TRUNCATE conversations, items, responses, dead_letters, tombstones, queue_state")
+    await connection.execute("TRUNCATE conversations, items, responses, dead_letters, tombstones, queue_epochs")
 
 
 async def store(connection: "asyncpg.Connection[Any]", *entries: bytes, failures: int = 0, first: int = 0) -> Stored:
     """Store the entries as one range with these offsets."""
     end = first + len(entries)
-    return await store_range(connection, Lease(7, "token", first, end, first, end, failures, "-", list(entries)))
+    return await store_range(connection, Lease(7, 0, "token", first, end, end, failures, "-", list(entries)))

@@ -69,7 +69,7 @@ async def refusal(lanes: Lanes, one: Opening, limit: int = LIMIT) -> tuple[str, 
 
 
 async def finish(lanes: Lanes, one: Opening, thread: str, end: Ending) -> str:
-    return await history.finish(lanes, TENANT, thread, one.response, one.token, end)
+    return (await history.finish(lanes, TENANT, thread, one.response, one.token, end))[0]
 
 
 async def flush(redis: Redis, one: Opening, thread: str, log: bytes = b"", last_sequence: int = 0) -> str:

@@ -11,11 +11,12 @@ from redis.asyncio import Redis
 from redis.exceptions import OutOfMemoryError
 
 from api import history, history_changes
+from api.history_changes import Ticket
 from api.lanes import Lanes
 from api.store import StoredConversation
 from core.entry import Kind
 from core.queue import META
-from tests.entries import TENANT
+from tests.entries import TENANT, empty_queue
 from tests.hot_turns import (
     CONVERSATION,
     EXPIRATION,
@@ -49,7 +50,7 @@ STORED = StoredConversation(7, b"{}", False, None, None, FUTURE, None, [(FUTURE,
 @pytest.fixture(autouse=True)
 async def clean(redis: Redis) -> AsyncIterator[None]:
     """Start on an empty Redis; leave no key without time to live or owner, and no wrong count."""
-    await redis.flushall()
+    await empty_queue(redis)
     yield
     assert await violations(redis) == []
 
@@ -162,7 +163,7 @@ async def test_who_does_not_hold_the_lock_writes_nothing(lanes: Lanes, redis: Re
     before = await redis.hgetall(CONV)
     for response, token in ((one.response, stranger.token), (stranger.response, one.token), (other.response, "")):
         end = ending(response, "b", log=b"x")
-        assert await history.finish(lanes, TENANT, CONVERSATION, response, token, end) == "lost"
+        assert (await history.finish(lanes, TENANT, CONVERSATION, response, token, end))[0] == "lost"
         flushed = history.Flush(TENANT, CONVERSATION, response, token, b"x", 1)
         assert await history.flush(redis, [flushed]) == ["lost"]
     assert await redis.hgetall(CONV) == before
@@ -188,7 +189,7 @@ async def test_an_expired_lock_is_taken_over_once(lanes: Lanes, redis: Redis) ->
     assert await finish(lanes, one, CONVERSATION, ending(one.response, "late")) == "lost"
     token = tokens[taken.index(orphan)]
     end = ending(one.response, "b", "half")
-    assert await history.finish(lanes, TENANT, CONVERSATION, one.response, token, end) == "ok"
+    assert (await history.finish(lanes, TENANT, CONVERSATION, one.response, token, end))[0] == "ok"
     assert await history.takeover(redis, TENANT, one.response, "late") is None
     assert await texts(redis) == ["a", "b", "half"]
 
@@ -221,8 +222,9 @@ async def test_nothing_gets_past_a_tombstone(lanes: Lanes, redis: Redis) -> None
     one = opening(CONVERSATION, key="key")
     await begun(lanes, one)
     ticket = await history_changes.take_ticket(redis, TENANT, CONVERSATION)
+    assert ticket is None, "it is hot"
     await flush(redis, one, CONVERSATION, b"first", 0)
-    assert await history_changes.delete_conversation(redis, TENANT, CONVERSATION) == "ok"
+    assert (await history_changes.delete_conversation(redis, TENANT, CONVERSATION)).reason == "ok"
 
     async def is_gone() -> None:
         assert await refusal(lanes, opening(CONVERSATION)) == ("gone", "")
@@ -230,8 +232,8 @@ async def test_nothing_gets_past_a_tombstone(lanes: Lanes, redis: Redis) -> None
         assert await finish(lanes, one, CONVERSATION, ending(one.response, "late")) == "gone"
         assert await append(redis, "late") == "gone"
         assert (await history_changes.delete_item(redis, TENANT, CONVERSATION, "msg_a")).reason == "gone"
-        assert await history_changes.delete_conversation(redis, TENANT, CONVERSATION) == "gone"
-        await history_changes.warm(redis, TENANT, CONVERSATION, ticket or "", STORED, EXPIRATION)
+        assert (await history_changes.delete_conversation(redis, TENANT, CONVERSATION)).reason == "gone"
+        await history_changes.warm(redis, TENANT, CONVERSATION, "", STORED, EXPIRATION)
         assert await history_changes.read(redis, TENANT, CONVERSATION, items=True) == "gone"
         assert await redis.keys(f"*{one.response}") == []
 
@@ -263,7 +265,7 @@ async def test_nobody_may_load_what_is_there_again(redis: Redis) -> None:
     await create(redis, "a")
     await drain(redis)
     assert await history_changes.take_ticket(redis, TENANT, CONVERSATION) is None
-    assert await history_changes.delete_conversation(redis, TENANT, CONVERSATION) == "ok"
+    assert (await history_changes.delete_conversation(redis, TENANT, CONVERSATION)).reason == "ok"
     assert await history_changes.take_ticket(redis, TENANT, CONVERSATION) is None
     assert await redis.keys("load:*") == []
     await drain(redis)
@@ -297,14 +299,15 @@ async def test_half_a_conversation_is_a_miss(lanes: Lanes, redis: Redis, lost: s
 
 
 async def test_only_the_ticket_s_holder_warms_and_only_what_is_cold(lanes: Lanes, redis: Redis) -> None:
-    async def warm(ticket: str | None) -> list[str] | None:
-        await history_changes.warm(redis, TENANT, CONVERSATION, ticket or "", STORED, EXPIRATION)
+    async def warm(ticket: Ticket | None) -> list[str] | None:
+        token = ticket.token if ticket else ""
+        await history_changes.warm(redis, TENANT, CONVERSATION, token, STORED, EXPIRATION)
         hot = await history_changes.read(redis, TENANT, CONVERSATION, items=True)
         return None if hot == "cold" else await texts(redis)
 
     ticket = await history_changes.take_ticket(redis, TENANT, CONVERSATION)
     assert await history_changes.take_ticket(redis, TENANT, CONVERSATION) is None
-    assert await warm("another") is None
+    assert await warm(Ticket("another", doubtful=False, parent=None)) is None
     assert await warm(ticket) == ["stored"]
     assert 0 < await redis.ttl(CONV) <= EXPIRATION
     await append(redis, "new")
@@ -346,7 +349,7 @@ async def test_a_full_queue_refuses_new_work_and_keeps_what_runs(lanes: Lanes, r
         assert await flush(redis, one, CONVERSATION, b"text", 5) == "ok"
         assert await finish(lanes, one, CONVERSATION, ending(one.response, "b", "c")) == "ok"
         await drain(redis)
-        other = await history_changes.delete_conversation(redis, TENANT, CONVERSATION)
+        other = (await history_changes.delete_conversation(redis, TENANT, CONVERSATION)).reason
         assert other in ("ok", "cold"), "what is stored may have been evicted"
     finally:
         await redis.config_set("maxmemory", "1gb")

@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 from redis.asyncio import Redis
 
-from core.queue import ACKED, ATTEMPTS, BELL, HOT, LEASES, META, QUEUE, SESSIONS
-from tests.entries import TENANT, broken_item, claim, expire, item, nothing_to_claim, push
+from core.queue import ACKED, ATTEMPTS, BELL, HOT, LEASES, META, QUEUE, SESSIONS, renew
+from tests.entries import TENANT, broken_item, claim, empty_queue, expire, item, nothing_to_claim, push
 from worker import queue
 from worker.queue import LEASE_MS, MAX_BYTES, MAX_FAILURES, Stored
 
@@ -19,7 +19,7 @@ EXPIRATION = 1800
 
 @pytest.fixture(autouse=True)
 async def empty(redis: Redis) -> None:
-    await redis.flushall()
+    await empty_queue(redis)
 
 
 async def test_entries_stay_queued_until_they_are_acknowledged(redis: Redis) -> None:
@@ -27,7 +27,7 @@ async def test_entries_stay_queued_until_they_are_acknowledged(redis: Redis) -> 
     await push(redis, *entries)
     lease = await claim(redis)
     assert lease.entries == entries
-    assert (lease.first, lease.end, lease.head, lease.tail, lease.failures) == (0, 3, 0, 3, 0)
+    assert (lease.first, lease.end, lease.start, lease.tail, lease.failures) == (0, 3, 0, 3, 0)
     assert await redis.llen(QUEUE) == 3
     assert await nothing_to_claim(redis)
     assert await queue.ack(redis, lease, NOTHING, EXPIRATION)
@@ -186,6 +186,7 @@ async def test_a_new_redis_has_a_new_epoch(redis: Redis) -> None:
     await push(redis, item(1))
     lease = await claim(redis)
     await redis.flushall()
+    await renew(redis, lease.epoch + 1)
     await push(redis, item(2))
     fresh = await claim(redis)
     assert fresh.epoch > lease.epoch

@@ -9,7 +9,7 @@ from api import history, history_changes
 from api.lanes import Lanes
 from core.queue import connect
 from core.settings import RedisSettings
-from tests.entries import TENANT
+from tests.entries import TENANT, empty_queue
 from tests.hot_turns import (
     CONVERSATION,
     append,
@@ -192,6 +192,10 @@ async def _unknown(_: Lanes, __: Redis) -> None:
     pass
 
 
+async def delete_conversation(redis: Redis) -> str:
+    return (await history_changes.delete_conversation(redis, TENANT, CONVERSATION)).reason
+
+
 async def delete_item(redis: Redis, item: str) -> str:
     return (await history_changes.delete_item(redis, TENANT, CONVERSATION, item)).reason
 
@@ -201,7 +205,7 @@ CHANGES: dict[str, Callable[[Redis], Awaitable[object]]] = {
     "append": lambda redis: append(redis, "b"),
     "delete_item": lambda redis: delete_item(redis, "msg_a"),
     "delete_item of none": lambda redis: delete_item(redis, "msg_b"),
-    "delete_conversation": lambda redis: history_changes.delete_conversation(redis, TENANT, CONVERSATION),
+    "delete_conversation": delete_conversation,
 }
 EXPECTED = {
     ("append", "hot"): "ok",
@@ -216,25 +220,29 @@ EXPECTED = {
 }
 
 
+async def delete_response(redis: Redis, response: str, thread: str) -> str:
+    return (await history_changes.delete_response(redis, TENANT, response, thread, None, None)).reason
+
+
 @case("delete of a response")
 async def _(lanes: Lanes, redis: Redis) -> Call:
     one = opening()
     thread = await turn(lanes, one, "a", "b")
-    return lambda: history_changes.delete_response(redis, TENANT, one.response, thread, None, None)
+    return lambda: delete_response(redis, one.response, thread)
 
 
 @case("delete of a running response")
 async def _(lanes: Lanes, redis: Redis) -> Call:
     one = opening()
     thread = (await begun(lanes, one)).thread
-    return lambda: history_changes.delete_response(redis, TENANT, one.response, thread, None, None)
+    return lambda: delete_response(redis, one.response, thread)
 
 
 async def repeated(preparation: Preparation, way: Lossy, client: Redis) -> object:
     """Carry the call out twice over, the second time with its first reply lost; its result, which must be the same."""
     seen = []
     for losing in (0, 1):
-        await client.flushall()
+        await empty_queue(client)
         async with running_lanes(client) as lanes:
             call = await preparation(lanes, client)
             way.losing = losing

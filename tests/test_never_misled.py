@@ -13,10 +13,12 @@ from redis.asyncio import Redis
 
 from api.connections import Connections
 from api.lanes import Lanes
+from api.ring import Ring
 from api.settings import read_settings
 from api.turn.follow import CutError, follow
 from api.turn.running import KEPT_FRAMES, Turn
 from api.upstream.echo import Echo
+from core.epochs import Epochs
 from core.settings import Environment
 from core.store import open_pool
 from tests.entries import TENANT
@@ -135,7 +137,9 @@ async def test_a_reader_whose_events_are_gone_is_let_go(asking_service: Service,
     settings = read_settings(Environment(asking_service.environment))
     pool = await open_pool(settings.postgres, 1, "chatbot-test")
     async with asyncio.TaskGroup() as tasks:
-        connections = Connections(settings, redis, Lanes(redis), pool, Echo(), tasks)
+        ring = Ring(tasks)
+        epochs = Epochs(settings.redis, settings.postgres, "test", ring.put_back)
+        connections = Connections(settings, redis, epochs, ring, Lanes(redis), pool, Echo(), tasks)
         turn = Turn(TENANT, "resp_gone", "conv_gone", "token", streamed=True)
         for _ in range(3 * KEPT_FRAMES):
             turn.emit(b"response.output_text.delta", b'"delta":"x"')

@@ -16,7 +16,7 @@ from redis.asyncio import Redis
 from core.entry import Kind
 from core.queue import LEASES, QUEUE
 from local.parts import migrate
-from tests.entries import TENANT, claim, deletion, expire, forget, item, push, store
+from tests.entries import TENANT, claim, deletion, empty_queue, expire, forget, item, push, store
 from tests.running import Part, Postgres, Service, service_on
 from tests.waiting import wait_until
 from worker import queue
@@ -40,7 +40,7 @@ async def service(valkey: Part, postgres: Postgres, database: str, folder: Path)
 @pytest.fixture
 async def worker(service: Service, redis: Redis, connection: "asyncpg.Connection[Any]") -> AsyncIterator[Part]:
     """Not started yet; queue and tables are empty."""
-    await redis.flushall()
+    await empty_queue(redis)
     await forget(connection)
     yield service.worker
     await service.worker.close()

@@ -12,7 +12,7 @@ import pytest
 from redis.asyncio import Redis
 
 from local.parts import ROOT
-from tests.entries import TENANT, broken_item, forget, item, push, store, writing_to
+from tests.entries import TENANT, broken_item, empty_queue, forget, item, push, store, writing_to
 from tests.running import Part, Postgres, Service, service_on
 from tests.waiting import wait_until
 
@@ -30,7 +30,7 @@ async def service(
     writing: "asyncpg.Connection[Any]", redis: Redis, valkey: Part, postgres: Postgres, database: str, folder: Path
 ) -> AsyncIterator[Service]:
     """A worker that a test may start; queue and tables are empty."""
-    await redis.flushall()
+    await empty_queue(redis)
     await forget(writing)
     one = service_on(valkey, postgres, database, folder / "commands")
     yield one

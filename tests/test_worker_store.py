@@ -87,9 +87,9 @@ async def test_a_turn(writing: "asyncpg.Connection[Any]") -> None:
         False,
         {"topic": "tea"},
     )
-    state = await writing.fetchrow("SELECT epoch, head, tail, position FROM queue_state")
+    state = await writing.fetchrow("SELECT epoch, start, tail, kept::text, position FROM queue_epochs")
     assert state is not None
-    assert tuple(state) == (7, 0, 4, FIRST_POSITION + 2)
+    assert tuple(state) == (7, 0, 4, "{[0,4)}", FIRST_POSITION + 2)
 
 
 async def test_a_response_that_left_its_conversation_as_it_was(writing: "asyncpg.Connection[Any]") -> None:
@@ -112,9 +112,9 @@ async def test_the_last_writer_of_a_conversation_wins_in_any_order(writing: "asy
 async def test_how_far_the_queue_came_only_grows(writing: "asyncpg.Connection[Any]") -> None:
     await store(writing, item(9), first=10)
     await store(writing, item(8), first=5)
-    state = await writing.fetchrow("SELECT head, tail, position FROM queue_state")
+    state = await writing.fetchrow("SELECT tail, kept::text, position FROM queue_epochs")
     assert state is not None
-    assert tuple(state) == (10, 11, FIRST_POSITION + 9)
+    assert tuple(state) == (11, "{[5,6),[10,11)}", FIRST_POSITION + 9)
 
 
 async def test_a_range_that_comes_again_changes_nothing(writing: "asyncpg.Connection[Any]") -> None:

@@ -1,10 +1,12 @@
 """`python -m worker`: moves the queue into PostgreSQL until it is told to stop; `--help` tells the other commands."""
 
 import asyncio
+import contextlib
 import signal
 import sys
 
 from core.durability import verify
+from core.epochs import Epochs, nothing_remembered
 from core.queue import connect
 from core.settings import Environment, SettingsError, report
 from core.telemetry import configure_logging
@@ -24,8 +26,10 @@ async def work(settings: Settings) -> int:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     redis_outage, postgres_outage = Outage("redis", stop), Outage("postgres", stop)
+    epochs = Epochs(settings.redis, settings.postgres, "chatbot-worker-epochs", nothing_remembered)
     async with (
-        connect(settings.redis, REDIS_CONNECTIONS) as redis,
+        contextlib.aclosing(epochs),
+        connect(settings.redis, REDIS_CONNECTIONS, epochs.greet) as redis,
         health.serving(settings.host, settings.health_port, redis, [redis_outage, postgres_outage]),
     ):
         verified = asyncio.create_task(verify(redis, settings.redis_appendfsync))
@@ -33,7 +37,7 @@ async def work(settings: Settings) -> int:
         await asyncio.wait([verified, stopped], return_when=asyncio.FIRST_COMPLETED)
         if verified.done() and verified.result():
             return 2
-        await run(Writer(settings, redis, stop, redis_outage, postgres_outage))
+        await run(Writer(settings, redis, epochs, stop, redis_outage, postgres_outage))
     return 0
 
 

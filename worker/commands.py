@@ -1,6 +1,7 @@
 """The commands: the schema, what is queued, and what to do with entries that PostgreSQL refused."""
 
 import argparse
+import contextlib
 import dataclasses
 import sys
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ import orjson
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from core.epochs import Epochs, nothing_remembered
 from core.queue import connect as connect_redis
 from core.store import UNREACHABLE
 from core.store import connect as connect_postgres
@@ -47,7 +49,8 @@ async def carry_out(arguments: argparse.Namespace, settings: Settings) -> int:
         if arguments.command == "migrate":
             await migrate(settings.postgres)
             return 0
-        async with connect_redis(settings.redis, 1) as redis:
+        epochs = Epochs(settings.redis, settings.postgres, "chatbot-commands", nothing_remembered)
+        async with contextlib.aclosing(epochs), connect_redis(settings.redis, 1, epochs.greet) as redis:
             if arguments.command == "queue":
                 _tell([dataclasses.asdict(await queue.status(redis))], as_json=arguments.json)
                 return 0

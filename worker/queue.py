@@ -4,7 +4,6 @@ The protocol is docs/adr/0001-queue-protocol.md; each script is one file in scri
 """
 
 import secrets
-import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,14 +38,15 @@ Ids = set[tuple[str, str]]
 class Lease:
     """Entries with the absolute offsets [first, end) that only the holder of `token` may acknowledge.
 
+    `start` is the offset with which its epoch began, `tail` that behind the queue's last entry at the claim.
     `former` is the PostgreSQL session of who held the range before: its transaction may still be open.
     """
 
     epoch: int
+    start: int
     token: str
     first: int
     end: int
-    head: int
     tail: int
     failures: int
     former: str
@@ -78,12 +78,11 @@ async def claim(redis: Redis, token: str, session: str, max_entries: int) -> Lea
 
     The same token gets the same range, so that a claim whose reply was lost leaves none behind.
     """
-    candidate = time.time_ns() // 1_000_000
-    reply = await _claim(redis, candidate, token, session, LEASE_MS, max_entries, MAX_BYTES, HOT_SECONDS, MAX_FAILURES)
+    reply = await _claim(redis, token, session, LEASE_MS, max_entries, MAX_BYTES, HOT_SECONDS, MAX_FAILURES)
     if len(reply) == 3:
         return None
-    epoch, head, tail, first, end, failures, former, entries = reply
-    return Lease(int(epoch), token, first, end, head, tail, failures, former.decode(), entries)
+    epoch, start, tail, first, end, failures, former, entries = reply
+    return Lease(int(epoch), int(start), token, first, end, tail, failures, former.decode(), entries)
 
 
 async def extend(redis: Redis, lease: Lease) -> bool:

@@ -4,7 +4,7 @@ Deletes and dead letters of the same transaction have their statements in delete
 """
 
 import re
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -82,14 +82,12 @@ SELECT tenant, id, to_timestamp(created_at), hidden, parent, parent_position, po
 ON CONFLICT (tenant, id) DO UPDATE SET position = excluded.position, metadata = excluded.metadata
  WHERE excluded.position > old.position"""
 
-RAISE_QUEUE_STATE = """
-INSERT INTO queue_state AS old (epoch, head, tail, position) VALUES ($1, $2, $3, $4)
-ON CONFLICT (one) DO UPDATE SET
-    epoch = greatest(old.epoch, excluded.epoch),
-    head = CASE sign(excluded.epoch - old.epoch)
-           WHEN 1 THEN excluded.head WHEN 0 THEN greatest(old.head, excluded.head) ELSE old.head END,
-    tail = CASE sign(excluded.epoch - old.epoch)
-           WHEN 1 THEN excluded.tail WHEN 0 THEN greatest(old.tail, excluded.tail) ELSE old.tail END,
+RECORD_PROGRESS = """
+INSERT INTO queue_epochs AS old (epoch, start, tail, kept, position)
+VALUES ($1, $2, $3, int8multirange(int8range($4, $5)), $6)
+ON CONFLICT (epoch) DO UPDATE SET
+    tail = greatest(old.tail, excluded.tail),
+    kept = old.kept + excluded.kept,
     position = greatest(old.position, excluded.position)"""
 
 OWN_SESSION = """
@@ -117,11 +115,13 @@ class PoisonedRowError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """How far the queue had come when the range was claimed."""
+    """The offsets [first, end) that are stored with this transaction, and how far the queue of their epoch had come."""
 
     epoch: int
-    head: int
+    start: int
     tail: int
+    first: int
+    end: int
 
 
 @dataclass(slots=True)
@@ -189,7 +189,7 @@ async def write(connection: "Connection", batch: Batch, progress: Progress, *, a
             await dead_letters.drop(connection, batch.replayed)
         written.dead_letters += kept.letters + clashes
         await dead_letters.insert(connection, written.dead_letters)
-        await connection.execute(RAISE_QUEUE_STATE, progress.epoch, progress.head, progress.tail, batch.last_position())
+        await connection.execute(RECORD_PROGRESS, *astuple(progress), batch.last_position())
     # What was left out because it had been deleted must go from Redis too.
     written.removed_responses |= {(row.entry.tenant, row.entry.id) for row in batch.responses if gone.covers(row.entry)}
     return written

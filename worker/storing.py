@@ -4,6 +4,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -33,7 +34,7 @@ async def store_range(connection: "Connection", lease: Lease) -> Stored:
     if await store.end_session(connection, lease.former):
         log.warning("ended the session of a range's former holder", extra={"first": lease.first, "end": lease.end})
     stored = Stored()
-    progress = store.Progress(lease.epoch, lease.head, lease.tail)
+    progress = store.Progress(lease.epoch, lease.start, lease.tail, lease.first, lease.end)
     sources: Sequence[bytes] = lease.entries
     letters: list[Letter] = []
     if lease.failures >= MAX_FAILURES and len(sources) == 1:
@@ -87,7 +88,8 @@ async def _halve(
     stored: Stored,
 ) -> None:
     middle = len(sources) // 2
-    await _store(connection, sources[:middle], letters, progress, stored)
+    # The range is stored only with its last part.
+    await _store(connection, sources[:middle], letters, replace(progress, end=progress.first), stored)
     await _store(connection, sources[middle:], [], progress, stored)
 
 

@@ -14,6 +14,7 @@ import asyncpg
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from core.epochs import Epochs
 from core.store import connect
 from worker import metrics, migrate, queue, store
 from worker.outage import Outage
@@ -45,6 +46,7 @@ class SchemaMissingError(Exception):
 class Writer:
     settings: Settings
     redis: Redis
+    epochs: Epochs
     stop: asyncio.Event
     redis_outage: Outage
     postgres_outage: Outage
@@ -65,7 +67,7 @@ class Lane:
 async def run(writer: Writer) -> None:
     """Work until `stop` is set, then finish or give back what is claimed."""
     async with asyncio.TaskGroup() as group:
-        renewal = group.create_task(_renew(writer))
+        keepers = [group.create_task(_renew(writer)), group.create_task(writer.epochs.watch())]
         lanes = [group.create_task(_work(writer, Lane())) for _ in range(LANES)]
         await writer.stop.wait()
         _, late = await asyncio.wait(lanes, timeout=GRACE_SECONDS)
@@ -73,7 +75,8 @@ async def run(writer: Writer) -> None:
             lane.cancel()
         if late:
             await asyncio.wait(late)
-        renewal.cancel()
+        for keeper in keepers:
+            keeper.cancel()
 
 
 async def _work(writer: Writer, lane: Lane) -> None:
@@ -102,6 +105,8 @@ async def _claim(writer: Writer, lane: Lane) -> Lease | None:
         lease = await queue.claim(writer.redis, lane.token, session, writer.settings.batch_entries)
         lane.token = queue.new_token()
         writer.redis_outage.over()
+        if lease is not None:
+            writer.epochs.saw(lease.epoch, lease.tail)
         if lease is None:
             await queue.wait(writer.redis, queue.IDLE_WAIT_SECONDS)
         if lease is None or len(lease.entries) < writer.settings.batch_entries:
@@ -190,7 +195,9 @@ async def _after_failure(writer: Writer, lane: Lane, lease: Lease, error: Except
 async def _release(writer: Writer, lease: Lease, *, ended: bool, failed: bool) -> None:
     try:
         async with asyncio.timeout(RELEASE_SECONDS):
-            await queue.release(writer.redis, lease, ended=ended, failed=failed)
+            if not await queue.release(writer.redis, lease, ended=ended, failed=failed):
+                # Should Redis have lost the range, this was the last copy of it.
+                await writer.epochs.recover(lease.epoch, lease.start, lease.first, lease.entries)
     except (RedisError, OSError, TimeoutError) as error:
         log.warning("a range could not be given back, its lease runs out", extra={"trouble": describe(error)})
 

@@ -24,6 +24,7 @@ if idempotency ~= '' then
 end
 if redis.call('LLEN', QUEUE) >= queue_limit then return {'queue_full'} end
 
+local epoch = redis.call('HGET', META, 'epoch')
 local upto = false
 if previous ~= '' then
   local known = redis.call('HMGET', resp_key(tenant, previous), 'status', 'thread', 'end')
@@ -43,16 +44,17 @@ local fork, stale = false, false
 if thread == '' then
   thread = new_thread
   conv, list = conv_key(tenant, thread), items_key(tenant, thread)
-  redis.call('HSET', conv, 'last', '0', 'len', '0', 'unstored', '0', 'new', '1',
-    'generation', generation)
+  redis.call('HSET', conv, 'last', '0', 'len', '0', 'unstored', '0', 'new', '1', 'generation', generation,
+    'epoch', epoch)
 else
   local state = redis.call('HMGET', conv, 'deleted', 'len', 'lock', 'deadline', 'last_response',
-    'generation', 'stale')
+    'generation', 'stale', 'epoch')
   if state[1] then return {'gone'} end
   if not state[2] or redis.call('LLEN', list) ~= tonumber(state[2]) then
     redis.call('DEL', conv, list)
     return {'cold', thread}
   end
+  if doubtful(state[8]) then return {'cold', thread} end
   local locked = state[3]
   if upto then
     -- Only the last response of a thread of its own is continued in place; anything else is a branch.
@@ -76,7 +78,7 @@ if fork then
     if tonumber(string.match(item, '^%d+')) <= limit then prefix[#prefix + 1] = item end
   end
   redis.call('HSET', conv_key(tenant, new_thread), 'last', upto, 'len', #prefix, 'unstored', '0', 'new', '1',
-    'parent', thread, 'parent_position', upto, 'generation', generation)
+    'parent', thread, 'parent_position', upto, 'generation', generation, 'epoch', epoch)
   -- What the parent should no longer have, its branch should not either.
   if stale then redis.call('HSET', conv_key(tenant, new_thread), 'stale', '1') end
   thread, items = new_thread, prefix
@@ -93,7 +95,7 @@ redis.call('PERSIST', conv)
 redis.call('PERSIST', list)
 redis.call('DEL', load_key(tenant, thread))
 redis.call('HSET', resp_key(tenant, response), 'status', 'in_progress', 'thread', thread, 'token', token,
-  'request', request, 'idempotency', idempotency)
+  'request', request, 'idempotency', idempotency, 'epoch', epoch)
 redis.call('ZADD', 'running', deadline, tenant .. ':' .. response)
 if idempotency ~= '' then redis.call('HSET', idempotency_key, 'hash', body_hash, 'response', response) end
 return {'ok', thread, items, generation, left_out}

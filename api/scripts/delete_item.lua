@@ -1,13 +1,15 @@
--- Take one item out of a conversation. Refused while a turn runs. Answers {'ok'}, {'no_item'} or {reason, detail}.
+-- Take one item out of a conversation. Refused while a turn runs.
+-- Answers {'ok', '', receipt}, {'no_item'} or {reason, detail}.
 local tenant, thread, token, item, entry = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local conv, list = conv_key(tenant, thread), items_key(tenant, thread)
-local state = redis.call('HMGET', conv, 'deleted', 'len', 'lock', 'last')
+local state = redis.call('HMGET', conv, 'deleted', 'len', 'lock', 'last', 'epoch')
 if written(token) then return {'ok'} end
 if state[1] then return {'gone'} end
 if not state[2] or redis.call('LLEN', list) ~= tonumber(state[2]) then
   redis.call('DEL', conv, list)
   return {'cold'}
 end
+if doubtful(state[5]) then return {'cold'} end
 if state[3] then return {'locked', state[3]} end
 local found = false
 for _, element in ipairs(redis.call('LRANGE', list, 0, -1)) do
@@ -28,4 +30,4 @@ redis.call('PERSIST', conv)
 redis.call('PERSIST', list)
 redis.call('DEL', load_key(tenant, thread))
 ring()
-return {'ok'}
+return {'ok', '', receipt()}

@@ -1,6 +1,6 @@
 -- Replace a response by a tombstone. In a hidden thread its items go along, for nothing else shows them.
 -- `thread`, `first` and `last` come from PostgreSQL when Redis no longer knows the response.
--- Answers {'ok'}, {'running'} or {'gone'}.
+-- Answers {'ok', '', receipt}, {'running'} or {'gone'}.
 local tenant, response, token, entry = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local thread, first, last = ARGV[5], ARGV[6], ARGV[7]
 local resp = resp_key(tenant, response)
@@ -33,4 +33,4 @@ redis.call('DEL', load_key(tenant, thread), resp, log_key(tenant, response))
 -- Its time to live begins when the worker has stored the delete.
 redis.call('HSET', resp, 'status', 'deleted', 'thread', thread)
 ring()
-return {'ok'}
+return {'ok', '', receipt()}

@@ -1,5 +1,6 @@
 -- The second round trip: append input and output, enqueue both with the response, log the last events, free the lock.
--- Fenced by the lock's token. Answers 'ok', 'lost' (somebody else holds or has closed it) or 'gone' (deleted meanwhile).
+-- Fenced by the lock's token. Answers {'ok', receipt}, {'lost'} (somebody else holds or has closed it) or {'gone'} (deleted
+-- meanwhile).
 local tenant, thread, response, token = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local status, body, entry = ARGV[5], ARGV[6], ARGV[7]
 local log, last_sequence, log_seconds = ARGV[8], ARGV[9], ARGV[10]
@@ -11,26 +12,24 @@ local conv, list, resp = conv_key(tenant, thread), items_key(tenant, thread), re
 local state = redis.call('HMGET', conv, 'deleted', 'lock', 'token', 'last', 'len', 'new', 'parent', 'parent_position')
 if state[1] then
   redis.call('ZREM', 'running', tenant .. ':' .. response)
-  return 'gone'
+  return {'gone'}
 end
 if state[2] ~= response or state[3] ~= token then
   local done = redis.call('HMGET', resp, 'status', 'token')
   -- A retry whose first reply was lost.
-  if done[1] == status and done[2] == token then return 'ok' end
-  return 'lost'
+  if done[1] == status and done[2] == token then return {'ok'} end
+  return {'lost'}
 end
 
 local idempotency = redis.call('HGET', resp, 'idempotency')
 local idempotency_key = 'idem:' .. tenant .. ':' .. (idempotency or '')
 local count = #ARGV - FIRST_ITEM + 1
-local pushed = 1
 if count > 0 then
   local position = next_position(state[4])
   local first = text(position)
   if state[6] and state[7] then
     enqueue(tenant, thread, position, 'conversation ' .. thread .. '\n{"created_at":' .. text(math.floor(now_us() / 1000000))
       .. ',"metadata":{},"hidden":true,"parent":"' .. state[7] .. '","parent_position":' .. state[8] .. '}')
-    pushed = pushed + 1
   end
   for index = FIRST_ITEM, #ARGV do
     local tail = ARGV[index]
@@ -42,7 +41,7 @@ if count > 0 then
   enqueue(tenant, thread, tonumber(first), entry)
   redis.call('HSET', conv, 'last', last, 'len', tonumber(state[5]) + count, 'last_response', response)
   redis.call('HDEL', conv, 'lock', 'token', 'deadline', 'new')
-  redis.call('HINCRBY', conv, 'unstored', pushed + count)
+  redis.call('HINCRBY', conv, 'unstored', #pushed)
   redis.call('HSET', resp, 'status', status, 'body', body, 'first', first, 'end', last,
     'input_count', input_count)
   if idempotency ~= '' then redis.call('EXPIRE', idempotency_key, idempotency_seconds) end
@@ -64,4 +63,4 @@ local log_name = log_key(tenant, response)
 if log ~= '' then redis.call('XADD', log_name, text(tonumber(last_sequence) + 1) .. '-0', 'e', log) end
 redis.call('EXPIRE', log_name, log_seconds)
 ring()
-return 'ok'
+return {'ok', receipt()}

@@ -4,11 +4,11 @@ from typing import Any
 
 import orjson
 
-from api import errors, history_changes, store
+from api import errors, store
 from api.connections import Connections
 from api.history_changes import HotConversation
 from api.ids import new_id
-from api.reading import hot_or_cold
+from api.reading import hot_conversation
 from api.reading import item_id as known_id
 from api.schemas.responses import CreateResponse
 from api.upstream.exchange import Ask
@@ -67,7 +67,7 @@ async def _stored(connections: Connections, tenant: str, item_id: str) -> Json |
     if found is None:
         return None
     item: Json = orjson.loads(found.item)
-    hot = await hot_or_cold(history_changes.read(connections.redis, tenant, found.conversation, items=True))
+    hot = await hot_conversation(connections, tenant, found.conversation, items=True)
     if isinstance(hot, HotConversation):
         return item if any(known_id(body) == item_id for _, body in hot.items) else None
     return None if hot == "gone" else item

@@ -7,13 +7,15 @@ import secrets
 import orjson
 from redis.exceptions import RedisError, ResponseError
 
-from api import history, metrics
+from api import history, history_losses, metrics, store
 from api.connections import Connections
-from api.history import Ending
+from api.history import Ending, Orphan
+from api.history_losses import Ended
 from api.turn.answer import rebuild
 from api.turn.body import Verdict, conclude, with_output
 from api.turn.ending import make_ending
 from api.turn.events import frame, payload, split
+from core.store import UNREACHABLE
 
 log = logging.getLogger(__name__)
 
@@ -33,7 +35,7 @@ async def close_orphan(connections: Connections, tenant: str, response: str) -> 
         return
     token = secrets.token_hex(16)
     orphan = await history.takeover(connections.redis, tenant, response, token)
-    if orphan is None:
+    if orphan is None or (orphan.doubtful and await _ended_long_ago(connections, tenant, response, token, orphan)):
         return
     request = orjson.loads(orphan.request)
     frames = [one for blob in orphan.log for one in split(blob)]
@@ -46,9 +48,23 @@ async def close_orphan(connections: Connections, tenant: str, response: str) -> 
     closing = frame(b"response.incomplete", sequence, b'"response":' + body) if request["stream"] else b""
     inputs = [item for item in request["input"] if item["type"] != "item_reference"]
     ending: Ending = make_ending(response, final, inputs, output, body, closing, sequence)
-    outcome = await history.finish(connections.lanes, tenant, orphan.thread, response, token, ending)
+    outcome, queued = await history.finish(connections.lanes, tenant, orphan.thread, response, token, ending)
+    connections.ring.keep(connections.epochs, queued, Ended(tenant, orphan.thread, response, ending))
     metrics.ORPHANS.inc()
     log.warning("response of a dead process closed", extra={"response": response, "tenant": tenant, "outcome": outcome})
+
+
+async def _ended_long_ago(connections: Connections, tenant: str, response: str, token: str, orphan: Orphan) -> bool:
+    """An older copy of Redis takes for running what has ended: PostgreSQL knows, or must be asked before anything."""
+    try:
+        span = await store.response_span(connections.store, tenant, response)
+    except UNREACHABLE:
+        return True  # the lock runs out again, and somebody asks again
+    if span is None:
+        return False
+    expiration = connections.settings.expiration_seconds
+    await history_losses.forget(connections.redis, tenant, response, orphan.thread, token, expiration)
+    return True
 
 
 async def sweep(connections: Connections) -> None:

@@ -18,6 +18,7 @@ from api import errors, history, metrics
 from api.connections import Connections
 from api.errors import ApiError
 from api.history import Opening, Outcome
+from api.history_losses import Ended
 from api.ids import THREAD, new_id
 from api.recent import Remembered
 from api.schemas.responses import CreateResponse
@@ -228,12 +229,17 @@ async def _persist(connections: Connections, turn: Turn, ending: history.Ending)
     deadline = time.monotonic() + FINISH_SECONDS
     while True:
         try:
-            return await history.finish(connections.lanes, turn.tenant, turn.thread, turn.response, turn.token, ending)
+            outcome, queued = await history.finish(
+                connections.lanes, turn.tenant, turn.thread, turn.response, turn.token, ending
+            )
         except (RedisConnectionError, RedisTimeoutError):
             pass
         except RedisError:
             # Loading its data after a restart, or a full disk: both pass.
             log.warning("redis refused a finish", extra={"response": turn.response}, exc_info=True)
+        else:
+            connections.ring.keep(connections.epochs, queued, Ended(turn.tenant, turn.thread, turn.response, ending))
+            return outcome
         if time.monotonic() > deadline:
             log.error("a finish could not be written", extra={"response": turn.response, "tenant": turn.tenant})
             return None

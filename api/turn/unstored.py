@@ -64,6 +64,6 @@ async def _hot(connections: Connections, tenant: str, thread: str, param: str) -
         hot = await history_changes.read(connections.redis, tenant, thread, items=True)
         if hot == "gone":
             raise errors.not_found("conversation", thread, param)
-        if hot != "cold":
+        if isinstance(hot, HotConversation):
             return hot
         await rebuild(connections, tenant, thread, param)

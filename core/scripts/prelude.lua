@@ -28,8 +28,22 @@ local function next_position(last)
 end
 
 -- Append one entry; `tail` is everything behind the position (core/entry.py).
+local pushed = {}
 local function enqueue(tenant, conversation, position, tail)
-  redis.call('RPUSH', QUEUE, '1 ' .. tenant .. ' ' .. conversation .. ' ' .. text(position) .. ' ' .. tail)
+  pushed[#pushed + 1] = '1 ' .. tenant .. ' ' .. conversation .. ' ' .. text(position) .. ' ' .. tail
+  redis.call('RPUSH', QUEUE, pushed[#pushed])
+end
+
+-- What the caller remembers for a while, should Redis lose it: {epoch, offset behind the last entry, {entries}}.
+local function receipt()
+  local meta = redis.call('HMGET', META, 'epoch', 'head')
+  return {meta[1], tonumber(meta[2]) + redis.call('LLEN', QUEUE), pushed}
+end
+
+-- Redis has lost something since this hot copy was made, so PostgreSQL must be asked before anybody uses it.
+local function doubtful(epoch)
+  local lost = redis.call('HGET', META, 'lost')
+  return lost and tonumber(epoch or '0') < tonumber(lost)
 end
 
 -- Wake an idle worker. One ring is enough: a busy worker finds the queue by itself.
@@ -45,13 +59,4 @@ end
 -- A refusal is never remembered: sent again, it must not be told as done.
 local function remember(token)
   redis.call('SET', 'wrote:' .. token, '1', 'EX', 60)
-end
-
--- The queue's bookkeeping is made by the script that needs it first, under an epoch that its caller brings: a new one
--- after every loss of Redis, so that whoever holds an older lease is refused.
-local function queue_epoch(candidate)
-  local epoch = redis.call('HGET', META, 'epoch')
-  if epoch then return epoch end
-  redis.call('HSET', META, 'epoch', candidate, 'floor', '0', 'head', '0', 'next', '0')
-  return candidate
 end

@@ -1,12 +1,11 @@
 -- Lease a range of the queue: an expired lease first, else what was never leased. Entries stay in the list.
--- Answers {epoch, head, tail}, and behind it {from, to, failed claims, former session, {entries}} if there is work.
-local candidate, token, session = ARGV[1], ARGV[2], ARGV[3]
-local lease_ms, max_entries, max_bytes = tonumber(ARGV[4]), tonumber(ARGV[5]), tonumber(ARGV[6])
-local hot_seconds, max_failures = ARGV[7], tonumber(ARGV[8])
+-- Answers {epoch, start, tail}, and behind it {from, to, failed claims, former session, {entries}} if there is work.
+local token, session = ARGV[1], ARGV[2]
+local lease_ms, max_entries, max_bytes = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+local hot_seconds, max_failures = ARGV[6], tonumber(ARGV[7])
 
-local epoch = queue_epoch(candidate)
-local meta = redis.call('HMGET', META, 'head', 'next')
-local head, next_offset = tonumber(meta[1]), tonumber(meta[2])
+local meta = redis.call('HMGET', META, 'epoch', 'start', 'head', 'next')
+local epoch, start, head, next_offset = meta[1], meta[2], tonumber(meta[3]), tonumber(meta[4])
 local tail = head + redis.call('LLEN', QUEUE)
 local now = now_ms()
 
@@ -23,7 +22,7 @@ local function answer(from, to, former, entries)
   if redis.call('EXISTS', HOT) == 0 then redis.call('RPUSH', HOT, '1') end
   redis.call('EXPIRE', HOT, hot_seconds)
   local failed = tonumber(redis.call('HGET', ATTEMPTS, text(from)) or '0')
-  return {epoch, head, tail, from, to, failed, former, entries}
+  return {epoch, start, tail, from, to, failed, former, entries}
 end
 
 -- A clock that went back would keep a dead holder's lease alive for as long; a living one renews it before this ends.
@@ -61,7 +60,7 @@ end
 
 local from = math.max(next_offset, head)
 local limit = math.min(from + max_entries, tail)
-if from >= limit then return {epoch, head, tail} end
+if from >= limit then return {epoch, start, tail} end
 local entries, bytes, step = {}, 0, 1
 local to = from
 while to < limit and bytes < max_bytes do

@@ -1,0 +1,204 @@
+"""Notices that Redis is another one than before, and what it then lacks (docs/adr/0007-epochs.md).
+
+Every connection belongs to one run of one Redis, so each new one is greeted. If it leads to a run that this process
+does not know, the queue gets an epoch for that run, what this process knows of the last one is told, and what it
+remembers and Redis lacks is put back. Only then the connection may be used.
+"""
+
+import asyncio
+import logging
+import secrets
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, TypeVar
+
+import asyncpg
+from prometheus_client import Counter, Gauge
+from redis.asyncio import Connection, Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import ConnectionError as RedisConnectionError
+from redis.exceptions import RedisError
+
+from core import queue, store
+from core.queue import Epoch
+from core.settings import PostgresSettings, RedisSettings
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+
+# Who waits for a connection waits for this too; a PostgreSQL that is away is asked again later.
+STORE_SECONDS = 1.0
+SETTLE_SECONDS = 10.0
+# How often reports that PostgreSQL does not have yet are looked for.
+LOOK_SECONDS = 2.0
+# Another process may have brought the report that changes what was lost.
+COUNT_SECONDS = 30.0
+
+LOST = Gauge(
+    "chatbot_queue_lost_entries",
+    "Acknowledged queue entries that were lost with Redis: PostgreSQL lacks them, and no process remembered them",
+)
+LOSSES = Counter("chatbot_queue_loss_events", "Times that this process found Redis without something acknowledged")
+EPOCHS = Counter("chatbot_queue_epochs", "Epochs that this process began because Redis was another one than before")
+PUT_BACK = Counter("chatbot_queue_put_back", "Entries that this process remembered, Redis lacked, and were put back")
+
+PutBack = Callable[[Redis, int, int, int, str], Awaitable[int]]
+"""(redis, epoch, its start, offset behind what Redis has of it, token): how many entries were put back."""
+
+
+async def nothing_remembered(*_: object) -> int:
+    """Of a process that acknowledges nothing to clients."""
+    return 0
+
+
+class Epochs:
+    """What this process knows of the queue's epoch. `greet` each new connection with it; `watch` beside the work."""
+
+    def __init__(self, redis: RedisSettings, postgres: PostgresSettings, application: str, put_back: PutBack) -> None:
+        # A connection of its own, that is not greeted and tries nothing twice.
+        self._redis = queue.connect(redis, 1)
+        self._redis.connection_pool.connection_kwargs["retry"] = Retry(NoBackoff(), 0)
+        self._postgres = postgres
+        self._application = application
+        self._put_back = put_back
+        self._run = b""
+        self._epoch: Epoch | None = None
+        self._tail = 0
+        self._unchecked = False
+        self._counted_at = -COUNT_SECONDS
+        self._settling = asyncio.Lock()
+
+    def saw(self, epoch: int, tail: int) -> None:
+        """An answer of Redis told how far the queue has come."""
+        if self._epoch is not None and epoch == self._epoch.number and tail > self._tail:
+            self._tail = tail
+
+    def is_over(self, epoch: int) -> bool:
+        """Whether what an answer of this epoch told may not be in Redis any more."""
+        return self._epoch is not None and epoch != self._epoch.number
+
+    async def recover(self, epoch: int, start: int, first: int, entries: list[bytes]) -> None:
+        """Put back what Redis lacks of entries that it acknowledged in an epoch that is over; `first` is their offset.
+
+        Raises RedisError.
+        """
+        async with self._settling:
+            has = first if self._epoch is None else max(first, self._epoch.ends.get(epoch, first))
+            missing = entries[has - first :]
+            if missing and self.is_over(epoch):
+                await queue.put_back(self._redis, epoch, start, has, missing, secrets.token_hex(16))
+                PUT_BACK.inc(len(missing))
+
+    async def greet(self, connection: Connection) -> None:
+        """Make sure of the epoch before a new connection is used. Raises redis's ConnectionError when that fails."""
+        await connection.on_connect()
+        run = await queue.run_id_of(connection)
+        try:
+            async with asyncio.timeout(SETTLE_SECONDS), self._settling:
+                await self._settle(run)
+        except TimeoutError as error:
+            raise RedisConnectionError("the queue's epoch could not be settled in time") from error
+
+    async def _settle(self, run: bytes) -> None:
+        found = await queue.renew(self._redis)
+        if found is not None and run == self._run and self._epoch is not None and found.number == self._epoch.number:
+            return
+        if found is None:
+            found = await self._raise_epoch()
+        if self._epoch is None or found.number != self._epoch.number:
+            await self._enter(found)
+        self._run = run
+
+    async def _raise_epoch(self) -> Epoch:
+        """Begin the next epoch, and tell whether PostgreSQL knows of more than Redis has."""
+        reached = await self._reached()
+        past = 0 if reached is None else reached.epoch
+        mine = 0 if self._epoch is None else self._epoch.number
+        candidate = max(time.time_ns() // 1_000_000, past + 1, mine + 1)
+        found = await queue.renew(self._redis, candidate, 0 if reached is None else reached.position + 1)
+        assert found is not None  # noqa: S101 - it has a candidate
+        EPOCHS.inc()
+        log.warning("the queue has a new epoch", extra={"epoch": found.number, "start": found.start})
+        return found
+
+    async def _enter(self, found: Epoch) -> None:
+        """Tell what is known of the epoch that is over for this process, and put back what Redis lacks of it."""
+        over, tail = self._epoch, self._tail
+        if over is not None:
+            has = found.ends.get(over.number, over.start)
+            lost = over.number not in found.ends or tail > has
+            await queue.report(self._redis, (over.number, over.start, tail), lost=lost, checked=False)
+            token = secrets.token_hex(16)
+            restored = await self._put_back(self._redis, over.number, over.start, has, token)
+            PUT_BACK.inc(restored)
+            if lost:
+                self._tell({"over": over.number, "missing": max(0, tail - has), "put_back": restored})
+        self._epoch, self._tail = found, found.start
+        self._unchecked = not found.checked
+        if self._unchecked:
+            await self._check(found)
+
+    async def _check(self, found: Epoch) -> None:
+        """Compare Redis with what PostgreSQL knows, once it can be asked; one process's look is enough."""
+        reached = await self._reached()
+        if reached is None:
+            return
+        lost = reached.epoch < found.number and reached.tail > found.ends.get(reached.epoch, -1)
+        await queue.report(self._redis, None, lost=lost, checked=True)
+        self._unchecked = False
+        if lost:
+            self._tell({"over": reached.epoch, "known": reached.tail, "has": found.ends.get(reached.epoch)})
+
+    def _tell(self, fields: dict[str, int | None]) -> None:
+        LOSSES.inc()
+        log.error("redis lacks what it had acknowledged", extra=fields)
+
+    async def _reached(self) -> store.Reached | None:
+        """What PostgreSQL knows; None while it is away."""
+        try:
+            async with asyncio.timeout(STORE_SECONDS):
+                return await self._ask(store.reached)
+        except store.UNREACHABLE:
+            return None
+
+    async def _ask(self, question: Callable[["asyncpg.Connection[Any]"], Awaitable[T]]) -> T:
+        connection = await store.connect(self._postgres, self._application)
+        try:
+            return await question(connection)
+        finally:
+            connection.terminate()
+
+    async def watch(self) -> None:
+        """For as long as the process lives: bring reports into PostgreSQL, and count what was lost."""
+        while True:
+            try:
+                if self._epoch is not None:
+                    await self._bring()
+            except (RedisError, OSError, asyncpg.PostgresError, *store.UNREACHABLE):
+                pass  # either is away: others tell so, and the reports stay where they are
+            await asyncio.sleep(LOOK_SECONDS)
+
+    async def _bring(self) -> None:
+        async with self._settling:
+            if self._unchecked and self._epoch is not None:
+                await self._check(self._epoch)
+            told = await queue.reports(self._redis)
+
+        if not told and time.monotonic() - self._counted_at < COUNT_SECONDS:
+            return
+
+        async def bring(connection: "asyncpg.Connection[Any]") -> list[store.Loss]:
+            if told:
+                await store.report_epochs(connection, told)
+            return await store.losses(connection)
+
+        losses = await self._ask(bring)
+        LOST.set(sum(loss.entries for loss in losses))
+        self._counted_at = time.monotonic()
+        if told:
+            async with self._settling:
+                await queue.drop_reports(self._redis, told)
+
+    async def aclose(self) -> None:
+        await self._redis.aclose()
