@@ -15,8 +15,6 @@ from typing import Any, TypeVar
 import asyncpg
 from prometheus_client import Counter, Gauge
 from redis.asyncio import Connection, Redis
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
@@ -56,9 +54,8 @@ class Epochs:
     """What this process knows of the queue's epoch. `greet` each new connection with it; `watch` beside the work."""
 
     def __init__(self, redis: RedisSettings, postgres: PostgresSettings, application: str, put_back: PutBack) -> None:
-        # A connection of its own, that is not greeted and tries nothing twice.
+        # A connection of its own, that is not greeted.
         self._redis = queue.connect(redis, 1)
-        self._redis.connection_pool.connection_kwargs["retry"] = Retry(NoBackoff(), 0)
         self._postgres = postgres
         self._application = application
         self._put_back = put_back
@@ -144,7 +141,7 @@ class Epochs:
         reached = await self._reached()
         if reached is None:
             return
-        lost = reached.epoch < found.number and reached.tail > found.ends.get(reached.epoch, -1)
+        lost = 0 < reached.epoch < found.number and reached.tail > found.ends.get(reached.epoch, -1)
         await queue.report(self._redis, None, lost=lost, checked=True)
         self._unchecked = False
         if lost:

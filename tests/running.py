@@ -5,6 +5,7 @@ import itertools
 import os
 import shutil
 import signal
+import sys
 import tempfile
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
@@ -12,9 +13,10 @@ from pathlib import Path
 
 from local.children import HOST, Child, free_port
 from local.embedded import DATABASE, USER, create_database, start_postgres, start_valkey
-from local.parts import migrate, start_module
+from local.parts import ROOT, migrate, start_module
 
 STOP_SECONDS = 20.0
+COMMAND_SECONDS = 20.0
 
 
 @dataclass
@@ -158,3 +160,20 @@ def service_on(valkey: Part, postgres: Postgres, database: str, logs: Path, **se
     api = Part(api_port, lambda: start_module("api", environment, logs, api_port))
     worker = Part(worker_port, lambda: start_module("worker", environment, logs, worker_port))
     return Service(environment, api, worker, logs)
+
+
+async def worker_command(service: Service, *arguments: str, **settings: str) -> tuple[int, str, str]:
+    """Exit status, standard output and standard error of `python -m worker ARGUMENTS`."""
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-m",
+        "worker",
+        *arguments,
+        cwd=ROOT,
+        env={**service.environment, **settings},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    output, errors = await asyncio.wait_for(process.communicate(), COMMAND_SECONDS)
+    assert process.returncode is not None
+    return process.returncode, output.decode(), errors.decode()

@@ -115,7 +115,8 @@ async def test_postgres_killed_while_it_stores(
     await wait_until(lambda: get(service, "/readyz")[0] == 503, "the worker notices")
     assert "PostgreSQL" in get(service, "/readyz")[1]
     assert get(service, "/livez")[0] == 200
-    assert waits(worker) == ["postgres"]
+    # Twice when the other lane's last commit was answered just before, and heard of just after.
+    assert set(waits(worker)) == {"postgres"}
     await postgres.start()
     await drained(redis)
     again = await asyncpg.connect(

@@ -1,7 +1,5 @@
 """The worker's commands for people, and its settings."""
 
-import asyncio
-import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -11,9 +9,8 @@ import orjson
 import pytest
 from redis.asyncio import Redis
 
-from local.parts import ROOT
 from tests.entries import TENANT, broken_item, empty_queue, forget, item, push, store, writing_to
-from tests.running import Part, Postgres, Service, service_on
+from tests.running import Part, Postgres, Service, service_on, worker_command
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.anyio
@@ -37,49 +34,32 @@ async def service(
     await one.worker.close()
 
 
-async def run(service: Service, *arguments: str, **settings: str) -> tuple[int, str, str]:
-    """Exit status, standard output and standard error of `python -m worker ARGUMENTS`."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "worker",
-        *arguments,
-        cwd=ROOT,
-        env={**service.environment, **settings},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    output, errors = await asyncio.wait_for(process.communicate(), 20)
-    assert process.returncode is not None
-    return process.returncode, output.decode(), errors.decode()
-
-
 async def test_what_is_queued(service: Service, redis: Redis) -> None:
     await push(redis, item(1), item(2))
-    status, output, _ = await run(service, "queue", "status", "--json")
+    status, output, _ = await worker_command(service, "queue", "status", "--json")
     told = orjson.loads(output)
     assert (status, told["depth"], told["never_leased"], told["leases"]) == (0, 2, 2, 0)
-    assert "depth=2" in (await run(service, "queue", "status"))[1]
+    assert "depth=2" in (await worker_command(service, "queue", "status"))[1]
 
 
 async def test_dead_letters_are_listed_and_shown(service: Service, writing: "asyncpg.Connection[Any]") -> None:
     bad = broken_item(7, b'{"text":"secret\\u0000"}')
     await store(writing, bad, broken_item(8, b"{"))
-    status, output, _ = await run(service, "dead-letters", "list", "--json")
+    status, output, _ = await worker_command(service, "dead-letters", "list", "--json")
     first, second = map(orjson.loads, output.splitlines())
     assert (status, first["entry_id"], second["entry_id"]) == (0, "msg_7", "msg_8")
     assert first["conversation"] == "conv_1"
     assert "secret" not in output
-    assert "msg_7" in (await run(service, "dead-letters", "list", "--limit", "1"))[1]
-    assert (await run(service, "dead-letters", "show", str(first["id"])))[1] == bad.decode() + "\n"
+    assert "msg_7" in (await worker_command(service, "dead-letters", "list", "--limit", "1"))[1]
+    assert (await worker_command(service, "dead-letters", "show", str(first["id"])))[1] == bad.decode() + "\n"
 
 
 async def test_a_dropped_dead_letter_is_gone(service: Service, writing: "asyncpg.Connection[Any]") -> None:
     await store(writing, broken_item(7, b"{"))
     letter = str(await writing.fetchval("SELECT id FROM dead_letters"))
-    assert (await run(service, "dead-letters", "drop", letter))[:2] == (0, "dropped 1\n")
+    assert (await worker_command(service, "dead-letters", "drop", letter))[:2] == (0, "dropped 1\n")
     for action in ("show", "replay"):
-        assert (await run(service, "dead-letters", action, letter))[0] == 1
+        assert (await worker_command(service, "dead-letters", action, letter))[0] == 1
 
 
 async def test_a_replayed_dead_letter_is_stored_and_gone(
@@ -91,7 +71,7 @@ async def test_a_replayed_dead_letter_is_stored_and_gone(
     await redis.hset(f"conv:{TENANT}:conv_1", mapping={"unstored": "0", "len": "1"})
     await redis.rpush(f"items:{TENANT}:conv_1", "a copy that was read while the item was missing")
     letter = str(await writing.fetchval("SELECT id FROM dead_letters"))
-    assert (await run(service, "dead-letters", "replay", letter))[:2] == (0, f"queued {letter} again\n")
+    assert (await worker_command(service, "dead-letters", "replay", letter))[:2] == (0, f"queued {letter} again\n")
     assert await redis.hget(f"conv:{TENANT}:conv_1", "unstored") == b"1"
     await service.worker.start()
 
@@ -110,7 +90,7 @@ async def test_a_replay_that_fails_again_leaves_the_same_entry(
     bad = broken_item(7, b"{")
     await store(writing, bad)
     letter = str(await writing.fetchval("SELECT id FROM dead_letters"))
-    await run(service, "dead-letters", "replay", letter)
+    await worker_command(service, "dead-letters", "replay", letter)
     await service.worker.start()
 
     async def tried() -> bool:
@@ -121,7 +101,7 @@ async def test_a_replay_that_fails_again_leaves_the_same_entry(
 
 
 async def test_wrong_settings_are_told_together(service: Service) -> None:
-    status, _, errors = await run(service, REDIS_PORT="many", BATCH_ENTRIES="0", LOG_LEVEL="loud")
+    status, _, errors = await worker_command(service, REDIS_PORT="many", BATCH_ENTRIES="0", LOG_LEVEL="loud")
     assert status == 2
     assert all(name in errors for name in ("REDIS_PORT", "BATCH_ENTRIES", "LOG_LEVEL"))
     assert "Traceback" not in errors
@@ -133,13 +113,13 @@ async def test_a_store_out_of_reach_is_told_in_a_line(service: Service) -> None:
         (("dead-letters", "list"), "PG_PORT"),
         (("migrate",), "PG_PORT"),
     ):
-        status, _, errors = await run(service, *arguments, **{setting: "1"})
+        status, _, errors = await worker_command(service, *arguments, **{setting: "1"})
         assert status == 1
         assert "Traceback" not in errors
         assert errors
 
 
 async def test_help_tells_the_commands(service: Service) -> None:
-    status, output, _ = await run(service, "--help")
+    status, output, _ = await worker_command(service, "--help")
     assert status == 0
     assert all(command in output for command in ("migrate", "dead-letters", "queue"))

@@ -13,7 +13,7 @@ from redis.exceptions import RedisError
 
 from core.epochs import Epochs, nothing_remembered
 from core.queue import connect as connect_redis
-from core.store import UNREACHABLE
+from core.store import UNREACHABLE, Loss, losses
 from core.store import connect as connect_postgres
 from worker import queue
 from worker.batch import header_of, marked
@@ -38,8 +38,9 @@ def parser() -> argparse.ArgumentParser:
     actions.add_parser("show", help="one whole entry, content included").add_argument("id", type=int)
     for name, told in (("replay", "queue them again"), ("drop", "delete them for good")):
         actions.add_parser(name, help=told).add_argument("id", type=int, nargs="+")
-    status = commands.add_parser("queue", help="the queue").add_subparsers(dest="action", required=True)
-    status.add_parser("status", help="what is queued and leased").add_argument("--json", action="store_true")
+    looks = commands.add_parser("queue", help="the queue").add_subparsers(dest="action", required=True)
+    for name, told in (("status", "what is queued, leased and lost"), ("losses", "what was lost with Redis, and when")):
+        looks.add_parser(name, help=told).add_argument("--json", action="store_true", help="one JSON object per line")
     return top
 
 
@@ -52,8 +53,7 @@ async def carry_out(arguments: argparse.Namespace, settings: Settings) -> int:
         epochs = Epochs(settings.redis, settings.postgres, "chatbot-commands", nothing_remembered)
         async with contextlib.aclosing(epochs), connect_redis(settings.redis, 1, epochs.greet) as redis:
             if arguments.command == "queue":
-                _tell([dataclasses.asdict(await queue.status(redis))], as_json=arguments.json)
-                return 0
+                return await _look(arguments, settings, redis)
             connection = await connect_postgres(settings.postgres, "chatbot-dead-letters")
             try:
                 return await _dead_letters(arguments, connection, redis)
@@ -62,6 +62,30 @@ async def carry_out(arguments: argparse.Namespace, settings: Settings) -> int:
     except (RedisError, asyncpg.PostgresError, *UNREACHABLE) as error:
         sys.stderr.write(f"{describe(error)}: {error}\n")
         return 1
+
+
+async def _look(arguments: argparse.Namespace, settings: Settings, redis: Redis) -> int:
+    lost = await _lost(settings)
+    if arguments.action == "status":
+        entries = None if lost is None else sum(loss.entries for loss in lost)
+        _tell([{**dataclasses.asdict(await queue.status(redis)), "lost_entries": entries}], as_json=arguments.json)
+        return 0
+    if lost is None:
+        return _refuse("PostgreSQL can't be reached, and what was lost is written there")
+    _tell([dataclasses.asdict(loss) for loss in lost], as_json=arguments.json)
+    return 0
+
+
+async def _lost(settings: Settings) -> list[Loss] | None:
+    """What was lost with Redis; None while PostgreSQL is away."""
+    try:
+        connection = await connect_postgres(settings.postgres, "chatbot-queue")
+        try:
+            return await losses(connection)
+        finally:
+            await connection.close()
+    except UNREACHABLE:
+        return None
 
 
 async def _dead_letters(arguments: argparse.Namespace, connection: "Connection", redis: Redis) -> int:

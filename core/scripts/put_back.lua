@@ -69,7 +69,8 @@ for index = FIRST_ENTRY, #ARGV do
   local entry = ARGV[index]
   redis.call('RPUSH', QUEUE, entry)
   local header, body = string.match(entry, '^([^\n]*)\n(.*)$')
-  show(string.match(header, '^1 (%S+) (%S+) (%d+) (%S+) (%S+)'), body)
+  local tenant, conversation, position, kind, id = string.match(header, '^1 (%S+) (%S+) (%d+) (%S+) (%S+)')
+  show(tenant, conversation, position, kind, id, body)
 end
 redis.call('HSET', META, 'lost', redis.call('HGET', META, 'epoch'))
 redis.call('SADD', REPORTS, table.concat({epoch, start, text(first + count), text(first), text(first + count)}, ' '))
