@@ -21,19 +21,19 @@ if TYPE_CHECKING:
 
 # Holders renew within a second of Redis's return; slow ones and their own reconnecting get the rest.
 TRUCE_SECONDS = 12.0
+# For a process that starts: Redis may have come back just before. Shorter than a lock, so that the locks of a process
+# that died are free in time also when its successor is the only one there.
+FIRST_TRUCE_SECONDS = 5.0
 
 
 class Truce:
-    """After Redis was away every lock's deadline has passed, so for a while nobody takes over anything.
-
-    It holds at the start too: Redis may have come back just before.
-    """
+    """After Redis was away every lock's deadline has passed, so for a while nobody takes over anything."""
 
     def __init__(self) -> None:
-        self.begin()
+        self.begin(FIRST_TRUCE_SECONDS)
 
-    def begin(self) -> None:
-        self._until = time.monotonic() + TRUCE_SECONDS
+    def begin(self, seconds: float = TRUCE_SECONDS) -> None:
+        self._until = time.monotonic() + seconds
 
     @property
     def holds(self) -> bool:

@@ -113,7 +113,8 @@ def _note(stored: Stored, batch: Batch, written: store.Written) -> None:
     """Tell the acknowledgement what this batch means to the hot copies."""
     entries = batch.entries()
     stored.counts.update((entry.tenant, entry.conversation) for entry in entries)
-    stored.responses.update((row.entry.tenant, row.entry.id) for row in batch.responses)
+    # A dead-lettered response too: its key must not live for ever.
+    stored.responses.update((entry.tenant, entry.id) for entry in entries if entry.kind is Kind.RESPONSE)
     stored.removed_responses |= written.removed_responses
     stored.stale_conversations |= written.stale_conversations
     if batch.replayed:

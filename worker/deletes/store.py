@@ -72,6 +72,9 @@ DELETE_ITEM = (
      WHERE dead_letters.tenant = gone.tenant AND dead_letters.conversation = gone.conversation
        AND dead_letters.kind = 'item' AND dead_letters.entry_id = gone.id""",
 )
+# A conversation may have millions of items; the lease is renewed meanwhile.
+DELETE_SECONDS = 600
+ALLOW_TIME = f"SET LOCAL statement_timeout = '{DELETE_SECONDS}s'"
 STATEMENTS = {
     Kind.DELETE_CONVERSATION: DELETE_CONVERSATION,
     Kind.DELETE_RESPONSE: DELETE_RESPONSE,
@@ -147,13 +150,14 @@ async def gone(connection: "Connection", conversations: Ids) -> Gone:
 async def carry_out(connection: "Connection", entries: list[Entry]) -> Ids:
     """Delete what the entries name; tells which responses that removed."""
     removed: Ids = set()
+    await connection.execute(ALLOW_TIME)
     for kind, statements in STATEMENTS.items():
         named = [entry for entry in entries if entry.kind is kind]
         if not named:
             continue
         columns = [entry.tenant for entry in named], [entry.id for entry in named], [e.conversation for e in named]
         for statement in statements:
-            rows = await connection.fetch(statement, *columns)
+            rows = await connection.fetch(statement, *columns, timeout=DELETE_SECONDS)
             removed.update((row["tenant"], row["id"]) for row in rows)
     return removed
 
