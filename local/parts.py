@@ -15,15 +15,21 @@ START_TIMEOUT_SECONDS = 30.0
 STATUS_TIMEOUT_SECONDS = 5.0
 
 
-async def start_module(module: str, environment: Mapping[str, str], logs: Path, ready_port: int) -> Child:
-    """Run `python -m MODULE` and wait until its /readyz answers 200 at `ready_port`."""
-    command = [sys.executable, "-m", module]
-    child = await spawn(module, command, logs, environment=environment, cwd=ROOT, stop_signal=MODULE_STOP)
+async def start_module(
+    module: str, environment: Mapping[str, str], logs: Path, ready_port: int, code: Path | None = None
+) -> Child:
+    """Run `python -m MODULE`, of this tree or of `code`, and wait until its /readyz answers 200 at `ready_port`."""
+    child = await spawn_module(module, environment, logs, code)
 
     async def ready(_: Child) -> bool:
         return await status(ready_port, "/readyz") == 200
 
     return await wait_ready(child, ready, START_TIMEOUT_SECONDS)
+
+
+async def spawn_module(module: str, environment: Mapping[str, str], logs: Path, code: Path | None = None) -> Child:
+    command = [sys.executable, "-m", module]
+    return await spawn(module, command, logs, environment=environment, cwd=code or ROOT, stop_signal=MODULE_STOP)
 
 
 async def migrate(environment: Mapping[str, str], logs: Path) -> None:

@@ -7,7 +7,7 @@ import shutil
 import signal
 import sys
 import tempfile
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -32,6 +32,10 @@ class Part:
     def child(self) -> Child:
         assert self._child is not None, "not started yet"
         return self._child
+
+    @property
+    def started(self) -> bool:
+        return self._child is not None
 
     @property
     def pid(self) -> int:
@@ -164,13 +168,17 @@ def service_on(valkey: Part, postgres: Postgres, database: str, logs: Path, **se
 
 async def worker_command(service: Service, *arguments: str, **settings: str) -> tuple[int, str, str]:
     """Exit status, standard output and standard error of `python -m worker ARGUMENTS`."""
+    return await run_worker({**service.environment, **settings}, *arguments)
+
+
+async def run_worker(environment: Mapping[str, str], *arguments: str) -> tuple[int, str, str]:
     process = await asyncio.create_subprocess_exec(
         sys.executable,
         "-m",
         "worker",
         *arguments,
         cwd=ROOT,
-        env={**service.environment, **settings},
+        env=environment,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
     )

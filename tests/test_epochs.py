@@ -231,7 +231,7 @@ async def test_what_nobody_remembers_is_counted(world: World) -> None:
     await wait_until(lambda: _tells(world.first, told), "the metric")
 
 
-async def _is_in_another(world: World, epoch: bytes | None) -> bool:
+async def _is_in_another(world: World, epoch: object) -> bool:
     return await world.redis.hget(META, "epoch") != epoch and bool(await world.redis.hexists(META, "lost"))
 
 

@@ -1,0 +1,1 @@
+"""The fault campaign: real processes, real signals, and a ledger of everything that was acknowledged (`make chaos`)."""

@@ -1,0 +1,126 @@
+"""After a fault: the queue drains, and ledger, PostgreSQL, Redis and the API say the same."""
+
+import re
+import time
+from collections import defaultdict
+from dataclasses import dataclass
+
+import orjson
+
+from core.entry import Kind, MalformedEntryError, parse
+from tests.chaos.said import Damage
+from tests.chaos.stage import Pod, Stage
+from tests.chaos.users import text_of
+from tests.entries import TENANT
+from tests.ownership import violations
+from tests.waiting import wait_until
+
+# So many conversations are asked for at the API too; all are compared with PostgreSQL.
+SHOWN = 4
+PAGE = 100
+REDELIVERED = re.compile(r'"failures":([1-9]\d*)')
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """What a fault did to what was acknowledged; `damage` and `complaints` are empty when nothing was broken."""
+
+    operations: int
+    acknowledged: int
+    damage: Damage
+    redelivered: int
+    dead_letters: int
+    recovery_seconds: float
+    complaints: list[str]
+
+    @property
+    def sound(self) -> bool:
+        return not self.damage and not self.complaints
+
+
+async def judge(stage: Stage, pod: Pod) -> Report:
+    """`pod` is an API process that lives; a worker must be there to drain the queue."""
+    began = time.monotonic()
+    await stage.drain()
+    recovery = time.monotonic() - (stage.fault_ended_at or began)
+    letters = await stage.dead_letters()
+    dead = {text for _, entry in letters for text in _texts_in(entry)}
+    damage, stored = Damage(), await _stored(stage)
+    for talk in stage.ledger.talks:
+        damage.compare(talk, stored.pop(talk.conversation, []), dead)
+    complaints = await _complaints(stage, pod, len(letters))
+    ledger = stage.ledger
+    return Report(
+        ledger.operations, ledger.acknowledged, damage, _redelivered(stage), len(letters), recovery, complaints
+    )
+
+
+async def _stored(stage: Stage) -> dict[str, list[str]]:
+    found = defaultdict(list)
+    async with stage.sql() as connection:
+        query = "SELECT conversation, item::text AS item FROM items WHERE tenant = $1 ORDER BY conversation, position"
+        for row in await connection.fetch(query, TENANT):
+            found[row["conversation"]].append(text_of(row["item"].encode()))
+    return found
+
+
+def _texts_in(entry: bytes) -> list[str]:
+    try:
+        parsed = parse(entry)
+        return [text_of(parsed.body)] if parsed.kind is Kind.ITEM else []
+    except (MalformedEntryError, ValueError, LookupError):
+        return []
+
+
+async def _complaints(stage: Stage, pod: Pod, letters: int) -> list[str]:
+    complaints = []
+    if letters != stage.dead_expected:
+        complaints.append(f"{letters} dead letters, {stage.dead_expected} expected")
+    lost = await stage.lost_entries()
+    if lost != stage.lost_expected:
+        complaints.append(f"the service says that it lost {lost} entries, {stage.lost_expected} expected")
+    for talk in stage.ledger.talks[-SHOWN:]:
+        shown = await listed(stage, pod, talk.conversation)
+        if talk.deleted != (shown is None):
+            complaints.append(f"{talk.conversation} is {'shown' if talk.deleted else 'gone'}")
+        damage = Damage()
+        damage.compare(talk, shown or [], set())
+        if damage and not letters:
+            complaints.append(f"the API shows {talk.conversation} otherwise: {damage}")
+    found: list[str] = []
+
+    async def owned() -> bool:
+        found[:] = await violations(stage.redis)
+        return not found
+
+    try:
+        await wait_until(owned, "every key to have an owner or a time to live", 5)
+    except AssertionError:
+        complaints += found
+    return complaints
+
+
+async def listed(stage: Stage, pod: Pod, conversation: str) -> list[str] | None:
+    """The texts that the API lists, oldest first; None when it does not know the conversation."""
+    texts: list[str] = []
+    after = ""
+    while True:
+        url = f"{pod.url}/conversations/{conversation}/items?order=asc&limit={PAGE}{after}"
+        status, page = await stage.call("GET", url)
+        if status == 404:
+            return None
+        assert status == 200, page
+        texts += [text_of_item(item) for item in page["data"]]
+        if not page["has_more"]:
+            return texts
+        after = f"&after={page['last_id']}"
+
+
+def text_of_item(item: dict[str, object]) -> str:
+    return text_of(orjson.dumps(item))
+
+
+def _redelivered(stage: Stage) -> int:
+    """Ranges that were stored by somebody else than who claimed them first."""
+    logs = stage.folder.glob("worker-*/worker.log")
+    return sum(len(REDELIVERED.findall(log.read_text(encoding="utf-8", errors="replace"))) for log in logs)
