@@ -127,7 +127,7 @@ async def stalled_loader(stage: Stage) -> None:
         talk = await begin_talk(stage, other)
         assert await append(stage, other, talk) == 200
         await _make_cold(stage, talk)
-        rule = gate.hold(WARM, times=2)
+        rule = gate.hold(WARM)
         loading = asyncio.create_task(append(stage, loader, talk))
         await held(rule.held)
         loader.pause()

@@ -16,7 +16,8 @@ BEGIN, FINISH = history._begin, history._finish  # noqa: SLF001
 CLAIM, ACK = queue._claim, queue._ack  # noqa: SLF001
 # The first bytes of COPY's data: the server is in the middle of it.
 IN_COPY = b"PGCOPY\n"
-COMMIT = b"COMMIT"
+# BEGIN names READ COMMITTED.
+COMMIT = b"COMMIT;"
 
 
 @fault(7, "PostgreSQL is killed during COPY and during COMMIT", own_postgres=True)

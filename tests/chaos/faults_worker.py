@@ -13,7 +13,8 @@ from worker import queue
 
 ACK = queue._ack  # noqa: SLF001 - a script is known by its hash
 COPY = b"COPY "
-COMMIT = b"COMMIT"
+# BEGIN names READ COMMITTED.
+COMMIT = b"COMMIT;"
 RELEASED_SECONDS = 8.0
 
 
