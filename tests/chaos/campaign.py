@@ -4,7 +4,7 @@ import time
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from tests.chaos import faults_loss, faults_redis, faults_worker  # noqa: F401 - they fill the registry
+from tests.chaos import faults_loss, faults_postgres, faults_redis, faults_worker  # noqa: F401 - they fill the registry
 from tests.chaos.judge import Report, judge
 from tests.chaos.registry import Entry
 from tests.chaos.stage import stage_on

@@ -62,6 +62,7 @@ async def _attempt(
     if "output" in answer:
         text = "".join(part["text"] for item in answer["output"] for part in item["content"])
         talk.told.append(answered(text))
+        talk.responses.append(answer["id"])
     return status
 
 
