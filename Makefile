@@ -8,7 +8,7 @@ PYTHON ?= $(shell for python in python3 python python3.14 python3.13 python3.12 
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: help run chat test check lock bench clean venv environment-local environment-test
+.PHONY: help run chat test check lock bench chaos clean venv environment-local environment-test
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -37,6 +37,10 @@ lock: venv ## pin what pyproject.toml asks for in requirements/*.txt; keeps pins
 
 bench: environment-test ## measure turns/s and items/s beside bare yardsticks (docs/benchmarks.md)
 	@$(BIN)/python -m bench
+
+chaos: environment-test ## attack the service and count what was lost; FAULT=3, SECONDS=1800, SEED=7, ITEMS=, REDIS=redis choose
+	@$(BIN)/python -m tests.chaos $(if $(FAULT),--fault $(FAULT)) $(if $(SECONDS),--seconds $(SECONDS)) \
+		$(if $(SEED),--seed $(SEED)) $(if $(ITEMS),--items $(ITEMS)) $(if $(REDIS),--redis $(REDIS)) $(if $(JSON),--json)
 
 clean: ## remove the virtual environment and caches; keeps .data/, which holds your conversations
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis

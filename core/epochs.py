@@ -63,6 +63,7 @@ class Epochs:
         self._epoch: Epoch | None = None
         self._tail = 0
         self._unchecked = False
+        self._told = 0
         self._counted_at = -COUNT_SECONDS
         self._settling = asyncio.Lock()
 
@@ -130,7 +131,7 @@ class Epochs:
             restored = await self._put_back(self._redis, over.number, over.start, has, token)
             PUT_BACK.inc(restored)
             if lost:
-                self._tell({"over": over.number, "missing": max(0, tail - has), "put_back": restored})
+                self._tell(found, {"over": over.number, "missing": max(0, tail - has), "put_back": restored})
         self._epoch, self._tail = found, found.start
         self._unchecked = not found.checked
         if self._unchecked:
@@ -145,10 +146,12 @@ class Epochs:
         await queue.report(self._redis, None, lost=lost, checked=True)
         self._unchecked = False
         if lost:
-            self._tell({"over": reached.epoch, "known": reached.tail, "has": found.ends.get(reached.epoch)})
+            self._tell(found, {"over": reached.epoch, "known": reached.tail, "has": found.ends.get(reached.epoch)})
 
-    def _tell(self, fields: dict[str, int | None]) -> None:
-        LOSSES.inc()
+    def _tell(self, found: Epoch, fields: dict[str, int | None]) -> None:
+        if self._told != found.number:
+            LOSSES.inc()
+        self._told = found.number
         log.error("redis lacks what it had acknowledged", extra=fields)
 
     async def _reached(self) -> store.Reached | None:

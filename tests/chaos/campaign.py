@@ -7,6 +7,8 @@ from pathlib import Path
 from tests.chaos import (  # noqa: F401 - they fill the registry
     faults_api,
     faults_hot,
+    faults_loss,
+    faults_postgres,
     faults_redis,
     faults_turns,
     faults_ways,

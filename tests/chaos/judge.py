@@ -5,12 +5,13 @@ import time
 from collections import defaultdict
 from dataclasses import dataclass
 
+import aiohttp
 import orjson
 
 from core.entry import Kind, MalformedEntryError, parse
-from tests.chaos.said import Damage
+from tests.chaos.said import Damage, Talk
 from tests.chaos.stage import Pod, Stage
-from tests.chaos.users import text_of
+from tests.chaos.users import begin_talk, text_of, turn
 from tests.entries import TENANT
 from tests.ownership import violations
 from tests.waiting import wait_until
@@ -18,6 +19,7 @@ from tests.waiting import wait_until
 # So many conversations are asked for at the API too; all are compared with PostgreSQL.
 SHOWN = 4
 PAGE = 100
+RECOVERY_SECONDS = 40.0
 REDELIVERED = re.compile(r'"failures":([1-9]\d*)')
 
 
@@ -38,20 +40,52 @@ class Report:
         return not self.damage and not self.complaints
 
 
+async def recovered(stage: Stage, pod: Pod) -> None:
+    """Wait until a turn succeeds and the queue is empty, and note how long after the fault's end that is."""
+    talk = await _new_talk(stage, pod)
+    ended = stage.fault_ended_at or time.monotonic()
+
+    async def answered() -> bool:
+        return await turn(stage, pod, talk) == 200
+
+    await wait_until(answered, "a turn to be acknowledged", RECOVERY_SECONDS)
+    await stage.drain()
+    stage.recovery_seconds = time.monotonic() - ended
+
+
+async def _new_talk(stage: Stage, pod: Pod) -> Talk:
+    async def begun() -> Talk | None:
+        try:
+            return await begin_talk(stage, pod)
+        except (AssertionError, aiohttp.ClientError):
+            return None
+
+    talk = await wait_until(begun, "a conversation to be made", RECOVERY_SECONDS)
+    assert talk is not None
+    return talk
+
+
 async def judge(stage: Stage, pod: Pod) -> Report:
     """`pod` is an API process that lives; a worker must be there to drain the queue."""
-    began = time.monotonic()
+    if not stage.recovery_seconds:
+        await recovered(stage, pod)
     await stage.drain()
-    recovery = time.monotonic() - (stage.fault_ended_at or began)
     letters = await stage.dead_letters()
     dead = {text for _, entry in letters for text in _texts_in(entry)}
     damage, stored = Damage(), await _stored(stage)
     for talk in stage.ledger.talks:
         damage.compare(talk, stored.pop(talk.conversation, []), dead)
+    damage.lost += await _lost_responses(stage)
     complaints = await _complaints(stage, pod, len(letters))
     ledger = stage.ledger
     return Report(
-        ledger.operations, ledger.acknowledged, damage, _redelivered(stage), len(letters), recovery, complaints
+        ledger.operations,
+        ledger.acknowledged,
+        damage,
+        _redelivered(stage),
+        len(letters),
+        stage.recovery_seconds,
+        complaints,
     )
 
 
@@ -62,6 +96,14 @@ async def _stored(stage: Stage) -> dict[str, list[str]]:
         for row in await connection.fetch(query, TENANT):
             found[row["conversation"]].append(text_of(row["item"].encode()))
     return found
+
+
+async def _lost_responses(stage: Stage) -> list[str]:
+    told = [one for talk in stage.ledger.talks if not talk.deleted for one in talk.responses]
+    async with stage.sql() as connection:
+        query = "SELECT id FROM responses WHERE tenant = $1 AND id = ANY($2::text[])"
+        stored = {row["id"] for row in await connection.fetch(query, TENANT, told)}
+    return [one for one in told if one not in stored]
 
 
 def _texts_in(entry: bytes) -> list[str]:

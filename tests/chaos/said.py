@@ -12,6 +12,8 @@ class Talk:
     conversation: str
     told: list[str] = field(default_factory=list)
     """The texts that were acknowledged, in the order of acknowledgement."""
+    responses: list[str] = field(default_factory=list)
+    """Ids of the acknowledged ones."""
     unsure: set[str] = field(default_factory=set)
     """Texts that may be there once or not at all: nobody answered whether they were taken."""
     deleted: bool = False
@@ -39,6 +41,7 @@ class Damage:
     """How what is there differs from what was told; all empty when every promise was kept."""
 
     lost: list[str] = field(default_factory=list)
+    """Texts, and ids of responses."""
     doubled: list[str] = field(default_factory=list)
     misordered: list[str] = field(default_factory=list)
     """Conversations."""

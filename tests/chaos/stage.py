@@ -102,6 +102,8 @@ class Stage:
     lost_expected: int = 0
     """Entries that Redis took with it and nobody remembered."""
     fault_ended_at: float = 0.0
+    recovery_seconds: float = 0.0
+    """From the fault's end until a turn was acknowledged and all was stored; 0 until somebody measured it."""
     _numbers: "itertools.count[int]" = field(default_factory=itertools.count)
     _upstream: Part | None = None
 

@@ -62,6 +62,7 @@ async def _attempt(
     if "output" in answer:
         text = "".join(part["text"] for item in answer["output"] for part in item["content"])
         talk.told.append(answered(text))
+        talk.responses.append(answer["id"])
     return status
 
 
@@ -74,7 +75,7 @@ def text_of(item: bytes) -> str:
     body = orjson.loads(item)
     content = body["content"]
     text = content if isinstance(content, str) else "".join(part.get("text", "") for part in content)
-    return answered(text) if body["role"] == "assistant" else text
+    return answered(text) if body.get("role") == "assistant" else text
 
 
 @dataclass
