@@ -10,7 +10,7 @@ from local.children import HOST
 from tests.chaos.faults_api import asks, raw_stream
 from tests.chaos.registry import fault
 from tests.chaos.stage import Json, Pod, Stage
-from tests.chaos.users import answered, begin_talk, load
+from tests.chaos.users import answered, begin_talk, fill, load
 from tests.waiting import wait_until
 
 
@@ -84,7 +84,7 @@ async def silent_upstream(stage: Stage) -> None:
     pod, other = await stage.api(**asking, **patience), await stage.api(**asking, **patience)
     echo = await stage.api()
     await stage.worker()
-    async with load(stage, echo, users=2) as users:
+    async with load(stage, echo, users=2 if stage.large else 0):
         streaming, waiting = await begin_talk(stage, echo), await begin_talk(stage, echo)
         texts, got = [stage.ledger.text(), stage.ledger.text()], bytearray()
         stream = asyncio.create_task(raw_stream(stage, pod, asks(streaming, texts[0], "fake-hold-silent"), got))
@@ -106,6 +106,6 @@ async def silent_upstream(stage: Stage) -> None:
         assert b"event: response.completed\n" in got
         for talk, text in zip((streaming, waiting), texts, strict=True):
             talk.told += [text, answered(WHOLE_ANSWER)]
-        await users.reach(stage.items)
+    await fill(stage, echo)
     assert await stage.metric(other, "chatbot_orphans_closed_total") == 0
     stage.fault_ended_at = time.monotonic()

@@ -25,7 +25,7 @@ async def postgres_killed(stage: Stage) -> None:
     gate = await stage.postgres_gate()
     api = await stage.api()
     worker = await stage.worker(PG_PORT=str(gate.port))
-    async with load(stage, api) as users:
+    async with load(stage, api, users=4 if stage.large else 1) as users:
         for _ in range(4 if stage.large else 1):
             await _kill_postgres(stage, gate.hold(IN_COPY), users)
             await _kill_postgres(stage, gate.hold(COMMIT), users)

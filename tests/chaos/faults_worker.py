@@ -68,24 +68,27 @@ async def killed_before_ack(stage: Stage) -> None:
 
 @fault(3, "a worker is stopped between COPY and COMMIT, past its lease, and goes on")
 async def stopped_past_its_lease(stage: Stage) -> None:
-    """One lane is caught before COMMIT, the other before its acknowledgement, which then comes late."""
+    """One lane is caught before its acknowledgement, which then comes late, the other before COMMIT."""
     to_postgres, to_redis = await stage.postgres_gate(), await stage.redis_gate()
     await learn(stage.redis, ACK)
     api = await stage.api()
     worker = await stage.worker(PG_PORT=str(to_postgres.port), REDIS_PORT=str(to_redis.port))
     async with load(stage, api) as users:
         await users.more(100)
-        commit = to_postgres.hold(COMMIT)
-        await held(commit.held)
+        # In this order: who has not committed keeps everybody else from it (the row of the queue's epoch).
         ack = to_redis.hold(ACK)
         await held(ack.held)
+        commit = to_postgres.hold(COMMIT)
+        await held(commit.held)
         worker.pause()
         await stage.let_leases_end()
         successor = await stage.worker()
     began = time.monotonic()
     await _taken_over(stage, successor)
     stage.seen["redo_seconds"] = round(time.monotonic() - began, 1)
-    assert "ended the session of a range's former holder" in successor.log_text()
+    # After a whole lease PostgreSQL has ended it by itself: it was idle for 10 s.
+    ended = "ended the session of a range's former holder" in successor.log_text()
+    assert ended or stage.large
     # What a late acknowledgement could trim: entries that nobody has stored.
     await successor.terminate()
     (talk,) = stage.ledger.talks[:1]
