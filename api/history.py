@@ -32,6 +32,7 @@ _begin = script("begin", allow_oom=False)
 _abandon = script("abandon", allow_oom=True)
 _finish = script("finish", allow_oom=True)
 _flush = script("flush", allow_oom=True)
+_expired = script("expired", allow_oom=True)
 _takeover = script("takeover", allow_oom=True)
 _cancel = script("cancel", allow_oom=True)
 
@@ -224,9 +225,7 @@ async def takeover(redis: Redis, tenant: str, response: str, token: str) -> Orph
 
 async def expired(redis: Redis, limit: int) -> list[tuple[str, str]]:
     """(tenant, response) of running responses whose lock has expired, the oldest first."""
-    seconds, microseconds = await redis.time()
-    now_ms = seconds * 1000 + microseconds // 1000
-    members = cast("list[bytes]", await redis.zrangebyscore("running", "-inf", now_ms, 0, limit))
+    members: list[bytes] = await _expired(redis, LOCK_MS, limit)
     return [(tenant, response) for tenant, _, response in (member.decode().partition(":") for member in members)]
 
 

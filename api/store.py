@@ -86,7 +86,9 @@ thread AS (
 
 _THREAD_COLUMNS = """
        floor(coalesce(extract(epoch FROM thread.created_at), 0))::bigint AS created_at, thread.metadata, thread.hidden,
-       thread.parent, thread.parent_position, thread.last_position, thread.last_response,
+       thread.parent, thread.parent_position, thread.last_response,
+       greatest(thread.last_position, (SELECT max(position) FROM dead_letters
+                                        WHERE tenant = $1 AND conversation = thread.id)) AS last_position,
        ARRAY(SELECT position FROM inherited ORDER BY depth DESC, position) AS positions,
        ARRAY(SELECT item FROM inherited ORDER BY depth DESC, position) AS items"""
 

@@ -21,6 +21,8 @@ from typing import NamedTuple
 
 VERSION = "1"
 NO_RESPONSE = "-"
+# The last word of a header whose conversation had no hot copy to count it in `unstored` when it was queued.
+UNCOUNTED = "uncounted"
 # Far above what ids and tenants need, and small enough for any index on them.
 MAX_HEADER_BYTES = 1024
 # Microseconds of Unix time have 16 until the year 2286. Redis's scripts can't count further either.

@@ -11,20 +11,20 @@ from typing import NamedTuple
 
 import orjson
 
-from core.entry import NO_RESPONSE, Entry, Kind, parse
+from core.entry import NO_RESPONSE, UNCOUNTED, Entry, Kind, parse
 
 # PostgreSQL counts microseconds from 2000, positions count them from 1970.
 POSTGRES_EPOCH_US = 946_684_800_000_000
-# The last word of a header that was queued again from `dead_letters`, behind it the row's id.
+# In the header of an entry that was queued again from `dead_letters`, behind it the row's id.
 REPLAY = "replay:"
 
 # What reading an entry raises when it is none that the API writes.
 UNREADABLE = (ValueError, LookupError, TypeError, struct.error)
 
 
-def replayed(entry: Entry) -> bool:
-    """Whether an entry was queued again from `dead_letters`."""
-    return bool(entry.extra) and entry.extra[-1].startswith(REPLAY)
+def replayed(entry: Entry) -> int | None:
+    """The dead letter from which an entry was queued again."""
+    return next((int(word.removeprefix(REPLAY)) for word in entry.extra if word.startswith(REPLAY)), None)
 
 
 class Row(NamedTuple):
@@ -55,10 +55,10 @@ class Letter(NamedTuple):
 
     def original(self) -> bytes:
         """Without the mark of an earlier replay."""
-        if self.entry is None or not replayed(self.entry):
+        if self.entry is None or replayed(self.entry) is None:
             return self.source
         header, _, body = self.source.partition(b"\n")
-        return header.rpartition(b" ")[0] + b"\n" + body
+        return header.partition(b" " + REPLAY.encode())[0] + b"\n" + body
 
 
 @dataclass(slots=True)
@@ -148,8 +148,8 @@ def arrange(sources: Iterable[bytes], letters: Iterable[Letter]) -> Batch:
         entry: Entry | None = None
         try:
             entry = parse(source)
-            if replayed(entry):
-                batch.replayed.append(int(entry.extra[-1].removeprefix(REPLAY)))
+            if (letter := replayed(entry)) is not None:
+                batch.replayed.append(letter)
             match entry.kind:
                 case Kind.ITEM:
                     batch.items.append(Row(source, entry, encode_item(entry)))
@@ -172,7 +172,8 @@ def header_of(source: bytes) -> Entry | None:
         return None
 
 
-def marked(source: bytes, letter: int) -> bytes:
+def marked(source: bytes, letter: int, *, counted: bool = True) -> bytes:
     """The entry of a dead letter as it is queued again."""
     header, _, body = source.partition(b"\n")
-    return b"%b %b%d\n%b" % (header, REPLAY.encode(), letter, body)
+    words = f" {REPLAY}{letter}" if counted else f" {REPLAY}{letter} {UNCOUNTED}"
+    return header + words.encode() + b"\n" + body

@@ -113,7 +113,8 @@ async def _replay(connection: "Connection", redis: Redis, letter: int) -> int:
     entry = header_of(source)
     if entry is None:
         return _refuse(f"dead letter {letter} has an unreadable header and can't be stored")
-    await queue.replay(redis, entry.tenant, entry.conversation, marked(source, letter))
+    marks = marked(source, letter), marked(source, letter, counted=False)
+    await queue.replay(redis, entry.tenant, entry.conversation, *marks)
     sys.stdout.write(f"queued {letter} again\n")
     return 0
 

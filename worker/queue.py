@@ -39,7 +39,7 @@ class Lease:
     """Entries with the absolute offsets [first, end) that only the holder of `token` may acknowledge.
 
     `start` is the offset with which its epoch began, `tail` that behind the queue's last entry at the claim.
-    `former` is the PostgreSQL session of who held the range before: its transaction may still be open.
+    `former` are the PostgreSQL sessions of those who held the range before: a transaction may still be open.
     """
 
     epoch: int
@@ -126,9 +126,9 @@ async def wait(redis: Redis, seconds: int) -> None:
     await redis.blpop([BELL], seconds)
 
 
-async def replay(redis: Redis, tenant: str, conversation: str, entry: bytes) -> None:
-    """Queue a dead letter's entry again."""
-    await _replay(redis, tenant, conversation, entry)
+async def replay(redis: Redis, tenant: str, conversation: str, entry: bytes, uncounted: bytes) -> None:
+    """Queue a dead letter's entry again; `uncounted` in its place when no hot copy is there to count it."""
+    await _replay(redis, tenant, conversation, entry, uncounted)
 
 
 @dataclass(frozen=True, slots=True)

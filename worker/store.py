@@ -96,7 +96,8 @@ SELECT pid || ':' || (extract(epoch FROM backend_start) * 1000000)::bigint
 
 END_SESSION = """
 SELECT pg_terminate_backend(pid, $2) FROM pg_stat_activity
- WHERE pid || ':' || (extract(epoch FROM backend_start) * 1000000)::bigint = $1 AND pid <> pg_backend_pid()"""
+ WHERE pid || ':' || (extract(epoch FROM backend_start) * 1000000)::bigint = ANY(string_to_array($1, ','))
+   AND pid <> pg_backend_pid()"""
 
 IS_STORED = """
 SELECT $5 = 'item' AND EXISTS (SELECT FROM items
@@ -140,9 +141,9 @@ async def own_session(connection: "Connection") -> str:
     return session
 
 
-async def end_session(connection: "Connection", session: str) -> bool:
-    """End a former holder's session: its open transaction would block the range for ever."""
-    return bool(await connection.fetchval(END_SESSION, session, TERMINATION_TIMEOUT_MS))
+async def end_sessions(connection: "Connection", sessions: str) -> bool:
+    """End the sessions of former holders (`,` between them): an open transaction would block the range for ever."""
+    return bool(await connection.fetch(END_SESSION, sessions, TERMINATION_TIMEOUT_MS))
 
 
 async def is_stored(connection: "Connection", entry: Entry) -> bool:

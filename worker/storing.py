@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
-from core.entry import Kind
+from core.entry import UNCOUNTED, Kind
 from worker import metrics, store
 from worker.batch import Batch, Letter, arrange, header_of, replayed
 from worker.queue import MAX_FAILURES, Lease, Stored
@@ -31,7 +31,7 @@ async def store_range(connection: "Connection", lease: Lease) -> Stored:
     """
     if lease.failures > 0:
         metrics.TAKEOVERS.inc()
-    if await store.end_session(connection, lease.former):
+    if await store.end_sessions(connection, lease.former):
         log.warning("ended the session of a range's former holder", extra={"first": lease.first, "end": lease.end})
     stored = Stored()
     progress = store.Progress(lease.epoch, lease.start, lease.tail, lease.first, lease.end)
@@ -112,14 +112,16 @@ def _without(sources: Sequence[bytes], culprit: bytes) -> list[bytes]:
 def _note(stored: Stored, batch: Batch, written: store.Written) -> None:
     """Tell the acknowledgement what this batch means to the hot copies."""
     entries = batch.entries()
-    stored.counts.update((entry.tenant, entry.conversation) for entry in entries)
+    stored.counts.update((entry.tenant, entry.conversation) for entry in entries if UNCOUNTED not in entry.extra)
     # A dead-lettered response too: its key must not live for ever.
     stored.responses.update((entry.tenant, entry.id) for entry in entries if entry.kind is Kind.RESPONSE)
     stored.removed_responses |= written.removed_responses
     stored.stale_conversations |= written.stale_conversations
     if batch.replayed:
         # The hot copies were read while this was missing.
-        stored.stale_conversations |= {(entry.tenant, entry.conversation) for entry in entries if replayed(entry)}
+        stored.stale_conversations |= {
+            (entry.tenant, entry.conversation) for entry in entries if replayed(entry) is not None
+        }
     for entry in batch.deletes:
         match entry.kind:
             case Kind.DELETE_CONVERSATION:

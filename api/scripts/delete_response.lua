@@ -28,6 +28,8 @@ if state[2] then
   redis.call('PERSIST', conv)
   redis.call('PERSIST', list)
 end
+-- Without a hot copy nobody counts it.
+if not state[2] then entry = string.gsub(entry, '\n$', ' uncounted\n') end
 enqueue(tenant, thread, position, entry)
 redis.call('DEL', load_key(tenant, thread), resp, log_key(tenant, response))
 -- Its time to live begins when the worker has stored the delete.

@@ -18,3 +18,7 @@ INSERT INTO queue_epochs (epoch, start, tail, kept, position)
 SELECT epoch, head, tail, int8multirange(int8range(head, tail)), position FROM queue_state;
 
 DROP TABLE queue_state;
+
+-- A conversation that is loaded goes on behind its dead letters too: one that is replayed keeps its place.
+ALTER TABLE dead_letters ADD COLUMN position bigint;
+UPDATE dead_letters SET position = split_part(convert_from(entry, 'LATIN1'), ' ', 4)::bigint WHERE tenant IS NOT NULL;

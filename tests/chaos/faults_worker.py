@@ -213,9 +213,9 @@ async def terminated_in_copy(stage: Stage) -> None:
     async with load(stage, api) as users:
         patient = await stage.worker(PG_PORT=str(gate.port))
         rule = gate.hold(COPY, "after", times=10)
-        await held(rule.held)
-        assert await patient.terminate() == 0
         await users.more(50)
+        await held(rule.held)
+    assert await patient.terminate() == 0
     successor = await stage.worker()
     began = time.monotonic()
     await stage.drain(RELEASED_SECONDS)

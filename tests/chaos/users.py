@@ -16,6 +16,8 @@ APPENDED = 20
 # One in so many operations is a turn.
 TURN_EVERY = 8
 LOAD_SECONDS = 300.0
+# Then a user begins another conversation: each turn reads all of one, and so does each page of a listing.
+LONGEST_TALK = 2000
 # After something went wrong, as any client would.
 PAUSE_SECONDS = 0.05
 
@@ -90,9 +92,18 @@ class Load:
         while not self.stopping:
             pod = self.pods[turns % len(self.pods)]
             turns += 1
+            if len(talk.told) >= LONGEST_TALK:
+                talk = await self._another(talk, pod)
             act = turn if turns % TURN_EVERY == 0 else append
             if await act(self.stage, pod, talk) != 200:
                 await asyncio.sleep(PAUSE_SECONDS)
+
+    async def _another(self, talk: Talk, pod: Pod) -> Talk:
+        """The old one while there is no new one to be had."""
+        try:
+            return await begin_talk(self.stage, pod)
+        except (AssertionError, aiohttp.ClientError, TimeoutError):
+            return talk
 
     async def more(self, items: int, seconds: float = LOAD_SECONDS) -> None:
         """Wait until so many more items were acknowledged."""

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 # A range that is done again finds its letters here.
 INSERT = """
-INSERT INTO dead_letters (digest, tenant, conversation, kind, entry_id, response, reason, entry)
-VALUES ($1, $2, $3, $4, $5, $6, $7, $8) ON CONFLICT (digest) DO UPDATE SET reason = excluded.reason"""
+INSERT INTO dead_letters (digest, tenant, conversation, kind, entry_id, response, position, reason, entry)
+VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) ON CONFLICT (digest) DO UPDATE SET reason = excluded.reason"""
 DROP = "DELETE FROM dead_letters WHERE id = ANY($1::bigint[])"
 _COLUMNS = "id, tenant, conversation, kind, entry_id, reason, octet_length(entry) AS bytes, created_at"
 LIST = f"SELECT {_COLUMNS} FROM dead_letters ORDER BY id LIMIT $1"  # noqa: S608 - built of constants
@@ -41,10 +41,10 @@ class Listed:
 async def insert(connection: "Connection", letters: Iterable[Letter]) -> None:
     for letter in letters:
         entry, original = letter.entry, letter.original()
-        header: tuple[str | None, ...] = (None,) * 5
+        header: tuple[str | int | None, ...] = (None,) * 6
         if entry is not None:
             response = entry.extra[0] if entry.kind is Kind.ITEM and entry.extra else None
-            header = (entry.tenant, entry.conversation, entry.kind, entry.id, response)
+            header = (entry.tenant, entry.conversation, entry.kind, entry.id, response, entry.position)
         await connection.execute(INSERT, hashlib.sha256(original).digest(), *header, letter.reason, original)
 
 

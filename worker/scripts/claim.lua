@@ -2,6 +2,8 @@
 -- Answers {epoch, start, tail}, and behind it {from, to, failed claims, former session, {entries}} if there is work.
 local token, session = ARGV[1], ARGV[2]
 local lease_ms, max_entries, max_bytes = tonumber(ARGV[3]), tonumber(ARGV[4]), tonumber(ARGV[5])
+-- Some eight sessions: by then the first ones have ended by themselves.
+local MOST_FORMER = 256
 local hot_seconds, max_failures = ARGV[6], tonumber(ARGV[7])
 
 local meta = redis.call('HMGET', META, 'epoch', 'start', 'head', 'next')
@@ -43,7 +45,11 @@ local expired = redis.call('ZRANGE', LEASES, '-inf', text(now), 'BYSCORE', 'LIMI
 if expired then
   local from, to, holder = string.match(expired, '^(%d+):(%d+):(.+)$')
   from, to = tonumber(from), tonumber(to)
-  local former = string.match(redis.call('HGET', SESSIONS, holder) or '', '^%d+ %d+ (%S+)') or '-'
+  -- Whoever had it before may have died before ending the sessions of those before them.
+  local last, before = string.match(redis.call('HGET', SESSIONS, holder) or '', '^%d+ %d+ (%S+) (%S+)$')
+  local former = last or '-'
+  if before and before ~= '-' then former = former == '-' and before or former .. ',' .. before end
+  if #former > MOST_FORMER then former = string.match(string.sub(former, 1, MOST_FORMER), '^(.*),') end
   redis.call('ZREM', LEASES, expired)
   redis.call('HDEL', SESSIONS, holder)
   local failed = redis.call('HINCRBY', ATTEMPTS, text(from), 1)
@@ -51,7 +57,7 @@ if expired then
     -- One of its entries may kill its holder: narrow it down. Each half gets one more try before it is halved again.
     local middle = from + math.floor((to - from) / 2)
     redis.call('HSET', ATTEMPTS, text(from), max_failures - 1, text(middle), max_failures - 2)
-    lease(middle, to, holder, 0, former, '-')
+    lease(middle, to, holder, 0, '-', former)
     to = middle
   end
   lease(from, to, token, now + lease_ms, session, former)

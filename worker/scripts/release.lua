@@ -9,6 +9,9 @@ if redis.call('HGET', META, 'epoch') ~= epoch or not deadline then return 0 end
 if deadline == '0' then return 1 end
 redis.call('ZADD', LEASES, 0, member)
 if failed ~= '1' then redis.call('HINCRBY', ATTEMPTS, from, -1) end
-if ended == '1' then redis.call('HSET', SESSIONS, token, from .. ' ' .. to .. ' - -') end
+if ended == '1' then
+  local former = string.match(redis.call('HGET', SESSIONS, token) or '', '(%S+)$') or '-'
+  redis.call('HSET', SESSIONS, token, from .. ' ' .. to .. ' - ' .. former)
+end
 ring()
 return 1
