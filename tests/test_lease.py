@@ -169,6 +169,14 @@ async def test_a_half_is_tried_before_it_is_given_up(redis: Redis) -> None:
     assert all(half.failures < MAX_FAILURES and half.former == "1:1" for half in halves)
 
 
+async def test_all_former_holders_sessions_are_named(redis: Redis) -> None:
+    """The last one may have died before it ended the session of the one before."""
+    await push(redis, item(1))
+    for session in ("1:1", "2:2", "2:2"):
+        await expire(redis, await claim(redis, session=session))
+    assert (await claim(redis, session="3:3")).former == "2:2,1:1"
+
+
 async def test_a_clock_that_went_back_does_not_keep_a_dead_lease(redis: Redis) -> None:
     await push(redis, item(1))
     lease = await claim(redis)

@@ -48,7 +48,13 @@ if expired then
   -- Whoever had it before may have died before ending the sessions of those before them.
   local last, before = string.match(redis.call('HGET', SESSIONS, holder) or '', '^%d+ %d+ (%S+) (%S+)$')
   local former = last or '-'
-  if before and before ~= '-' then former = former == '-' and before or former .. ',' .. before end
+  for session in string.gmatch(before or '-', '[^,]+') do
+    if former == '-' then
+      former = session
+    elseif session ~= '-' and not string.find(',' .. former .. ',', ',' .. session .. ',', 1, true) then
+      former = former .. ',' .. session
+    end
+  end
   if #former > MOST_FORMER then former = string.match(string.sub(former, 1, MOST_FORMER), '^(.*),') end
   redis.call('ZREM', LEASES, expired)
   redis.call('HDEL', SESSIONS, holder)
