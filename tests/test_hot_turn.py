@@ -29,10 +29,10 @@ pytestmark = pytest.mark.anyio
 ANSWER = " ".join(f"word{number}" for number in range(1, 33))
 SCRIPTS = {
     script(name, allow_oom=allow_oom).sha: name
-    for name, allow_oom in (("begin", False), ("flush", True), ("finish", True))
+    for name, allow_oom in (("begin", False), ("flush", True), ("finish", True), ("expired", True))
 }
 # Now and then for all turns of a process together: the sweeper, and who looks for reports of lost epochs.
-OF_NO_TURN = {"TIME", "ZRANGEBYSCORE", "SMEMBERS", "SREM"}
+OF_NO_TURN = {"expired", "SMEMBERS", "SREM"}
 names = itertools.count()
 
 
@@ -51,8 +51,9 @@ async def service(start_service: StartService, fake: Part) -> Service:
 
 
 @pytest.fixture(scope="module")
-async def client(service: Service) -> AsyncIterator[AsyncOpenAI]:
-    async with client_of(service) as one:
+async def client(service: Service, valkey: Part) -> AsyncIterator[AsyncOpenAI]:
+    async with client_of(service) as one, Redis(host=valkey.host, port=valkey.port) as redis:
+        await redis.script_load(script("expired", allow_oom=True).source)
         for streamed in (False, True):  # Redis learns the scripts
             await one.responses.create(input="hello", stream=streamed)
         events = await stream(one, "hello", model="fake-slow-10ms")
@@ -88,9 +89,9 @@ async def watching(redis: Redis) -> AsyncIterator[Seen]:
                 if words[-1] == marker:
                     return
                 name = words[0].upper()
-                if command["client_type"] == "lua" or name in OF_NO_TURN:
-                    continue
-                seen.commands.append((command["time"], SCRIPTS.get(words[1], name) if name == "EVALSHA" else name))
+                name = SCRIPTS.get(words[1], name) if name == "EVALSHA" else name
+                if command["client_type"] != "lua" and name not in OF_NO_TURN:
+                    seen.commands.append((command["time"], name))
 
     async with redis.client() as own, asyncio.TaskGroup() as tasks:
         await own.ping()  # its connection is made before anybody watches
