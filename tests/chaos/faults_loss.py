@@ -96,7 +96,7 @@ async def rewound(stage: Stage) -> None:
     async with load(stage, doomed, survivor) as users:
         await users.more(100)
     await stage.drain()
-    again = gate.hold(b"COMMIT")
+    again = gate.hold(b"COMMIT;")
     said = await _speak(stage, survivor)
     await held(again.held)
     assert await stage.leases() > 0

@@ -41,7 +41,10 @@ if own then
   return answer(from, to, former, entries_until(from, to))
 end
 
-local expired = redis.call('ZRANGE', LEASES, '-inf', text(now), 'BYSCORE', 'LIMIT', 0, 1)[1]
+-- What was given back (score 0) comes after what ran out: the holder of that may be stopped inside a transaction on which
+-- everybody who takes and gives back the others waits in vain, and only its successor ends its session.
+local expired = redis.call('ZRANGE', LEASES, '(0', text(now), 'BYSCORE', 'LIMIT', 0, 1)[1]
+  or redis.call('ZRANGE', LEASES, 0, 0, 'BYSCORE', 'LIMIT', 0, 1)[1]
 if expired then
   local from, to, holder = string.match(expired, '^(%d+):(%d+):(.+)$')
   from, to = tonumber(from), tonumber(to)
