@@ -7,7 +7,7 @@ from api import history, history_changes
 from tests.chaos.gate import Gate, Rule, learn
 from tests.chaos.registry import fault
 from tests.chaos.stage import Pod, Stage, held
-from tests.chaos.users import Load, begin_talk, load
+from tests.chaos.users import Load, begin_talk, fill, load
 from worker import queue
 
 # A script is known by its hash.
@@ -25,13 +25,13 @@ async def postgres_killed(stage: Stage) -> None:
     gate = await stage.postgres_gate()
     api = await stage.api()
     worker = await stage.worker(PG_PORT=str(gate.port))
-    async with load(stage, api, users=4 if stage.large else 1) as users:
-        for _ in range(4 if stage.large else 1):
+    for _ in range(4 if stage.large else 1):
+        async with load(stage, api, users=4 if stage.large else 1) as users:
             await _kill_postgres(stage, gate.hold(IN_COPY), users)
             await _kill_postgres(stage, gate.hold(COMMIT), users)
             await _kill_postgres(stage, gate.hold(COMMIT, "after"), users)
-            await stage.drain()
-        await users.reach(stage.items)
+        await stage.drain()
+    await fill(stage, api)
     stage.fault_ended_at = time.monotonic()
     await stage.drain()
     stage.seen["duplicates"] = await stage.metric(worker, "chatbot_worker_duplicates_total")
