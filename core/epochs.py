@@ -59,7 +59,6 @@ class Epochs:
         self._postgres = postgres
         self._application = application
         self._put_back = put_back
-        self._run = b""
         self._epoch: Epoch | None = None
         self._tail = 0
         self._unchecked = False
@@ -91,22 +90,23 @@ class Epochs:
     async def greet(self, connection: Connection) -> None:
         """Make sure of the epoch before a new connection is used. Raises redis's ConnectionError when that fails."""
         await connection.on_connect()
-        run = await queue.run_id_of(connection)
+        if self._is_known(await queue.epoch_behind(connection)):
+            return
         try:
             async with asyncio.timeout(SETTLE_SECONDS), self._settling:
-                await self._settle(run)
+                # Our own connection may still lead to the Redis of before.
+                await self._redis.connection_pool.disconnect()
+                await self._settle()
         except TimeoutError as error:
             raise RedisConnectionError("the queue's epoch could not be settled in time") from error
 
-    async def _settle(self, run: bytes) -> None:
-        found = await queue.renew(self._redis)
-        if found is not None and run == self._run and self._epoch is not None and found.number == self._epoch.number:
-            return
-        if found is None:
-            found = await self._raise_epoch()
-        if self._epoch is None or found.number != self._epoch.number:
+    async def _settle(self) -> None:
+        found = await queue.renew(self._redis) or await self._raise_epoch()
+        if not self._is_known(found):
             await self._enter(found)
-        self._run = run
+
+    def _is_known(self, found: Epoch | None) -> bool:
+        return found is not None and self._epoch is not None and found.number == self._epoch.number
 
     async def _raise_epoch(self) -> Epoch:
         """Begin the next epoch, and tell whether PostgreSQL knows of more than Redis has."""

@@ -161,16 +161,18 @@ class Epoch:
     ends: dict[int, int]
 
 
-async def run_id_of(connection: Connection) -> bytes:
-    """Which run of which Redis this connection leads to."""
-    await connection.send_command("INFO", "server")
-    reply: bytes = await connection.read_response()
-    return reply.partition(b"run_id:")[2][:40]
-
-
 async def renew(redis: Redis, candidate: int | None = None, floor: int = 0) -> Epoch | None:
     """Bind the queue to the present run of Redis; None when that takes a new epoch and no `candidate` was brought."""
-    reply = await _renew(redis, "" if candidate is None else candidate, floor)
+    return _epoch(await _renew(redis, "" if candidate is None else candidate, floor))
+
+
+async def epoch_behind(connection: Connection) -> Epoch | None:
+    """The epoch of the Redis that this very connection leads to; None when the queue is not bound to that run of it."""
+    await connection.send_command("EVAL", _renew.source, 0, "", 0)
+    return _epoch(await connection.read_response())
+
+
+def _epoch(reply: Any) -> Epoch | None:  # noqa: ANN401 - what renew.lua answers
     if not reply:
         return None
     number, start, checked, ends = reply

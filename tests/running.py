@@ -34,10 +34,6 @@ class Part:
         return self._child
 
     @property
-    def started(self) -> bool:
-        return self._child is not None
-
-    @property
     def pid(self) -> int:
         return self.child.process.pid
 
