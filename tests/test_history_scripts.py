@@ -44,7 +44,7 @@ pytestmark = pytest.mark.anyio
 
 CONV, ITEMS = f"conv:{TENANT}:{CONVERSATION}", f"items:{TENANT}:{CONVERSATION}"
 FUTURE = 4_000_000_000_000_000
-STORED = StoredConversation(7, b"{}", False, None, None, FUTURE, None, [(FUTURE, said("msg_stored", "stored"))])
+STORED = StoredConversation(7, b"{}", False, [], FUTURE, None, [(FUTURE, said("msg_stored", "stored"))])
 
 
 @pytest.fixture(autouse=True)
