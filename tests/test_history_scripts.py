@@ -384,7 +384,7 @@ async def test_a_key_stands_for_one_request(lanes: Lanes) -> None:
     one = opening(key="key")
     thread = (await begun(lanes, one)).thread
     assert await refusal(lanes, opening(key="key")) == ("replay", one.response)
-    assert await refusal(lanes, opening(key="key", body_hash="other")) == ("idempotency_key_reused", one.response)
+    assert await refusal(lanes, opening(key="key", request_hash="other")) == ("idempotency_key_reused", one.response)
     await finish(lanes, one, thread, ending(one.response, "a", "b"))
     assert await refusal(lanes, opening(key="key")) == ("replay", one.response)
 
