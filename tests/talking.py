@@ -12,6 +12,7 @@ from redis.asyncio import Redis
 
 from core.queue import QUEUE
 from tests.contract import validate_event, validate_item, validate_response, validate_stream
+from tests.documented import check_documented
 from tests.running import Part, Service
 from tests.waiting import wait_until
 
@@ -56,8 +57,10 @@ class _Checked(httpx2.AsyncByteStream, httpx2.SyncByteStream):
         self._check()
 
     def _check(self) -> None:
-        body, query = b"".join(self._parts), self._request.url.params
-        check_answer(self._response.status_code, self._response.headers, body, query)
+        body, url = b"".join(self._parts), self._request.url
+        status, headers = self._response.status_code, self._response.headers
+        check_answer(status, headers, body, url.params)
+        check_documented(self._request.method, url.path, status, headers, body)
 
     async def aclose(self) -> None:
         await cast("httpx2.AsyncByteStream", self._stream).aclose()
