@@ -27,6 +27,7 @@ CODES: dict[int, dict[str, str]] = {
         "client_left": "The connection ended before the body was whole.",
     },
     401: {"invalid_api_key": "The API key is missing or wrong."},
+    403: {"insufficient_scope": "The API key lacks the scope that the request needs."},
     404: {
         "response_not_found": "No such response; it may have been deleted.",
         "conversation_not_found": "No such conversation; it may have been deleted.",
@@ -59,6 +60,7 @@ CODES: dict[int, dict[str, str]] = {
 NAMES = {
     400: ("BadRequest", "Something about the request is wrong; `param` tells what."),
     401: ("Unauthorized", "The key is missing or wrong."),
+    403: ("Forbidden", "The key is not for this."),
     404: ("NotFound", "There is no such thing, or it is another tenant's."),
     405: ("MethodNotAllowed", "Not with this method."),
     409: ("Conflict", "Something else is going on."),

@@ -6,7 +6,7 @@ from api.routes.edge import LONGEST_IDEMPOTENCY_KEY
 from api.schemas.edge import DEFAULT_LIMIT, LIST_LIMIT, LONGEST_NUMBER
 
 # Every endpoint under /v1 can meet these.
-ALWAYS = (401, 500, 503)
+ALWAYS = (401, 403, 500, 503)
 
 
 def parameter(place: str, name: str, description: str, schema: Json) -> Json:

@@ -13,9 +13,10 @@ function make(tag, attributes = {}, ...children) {
 
 const code = (text) => make("code", {}, text);
 
+const inline = (line) => line.split("`").map((part, index) => (index % 2 ? code(part) : part));
+
 // Paragraphs, lists of "- " lines, and `code`: what our descriptions use of Markdown.
 function prose(text) {
-  const inline = (line) => line.split("`").map((part, index) => (index % 2 ? code(part) : part));
   return (text || "").split("\n\n").filter(Boolean).map((block) => {
     if (!block.startsWith("- ")) return make("p", {}, inline(block));
     return make("ul", {}, block.split("\n").map((line) => make("li", {}, inline(line.slice(2)))));
@@ -92,8 +93,8 @@ function answers(operation, components) {
     const whole = answer.$ref ? components.responses[nameOf(answer.$ref)] : answer;
     const kinds = Object.entries(whole.content || {}).map(([type, content]) => make("p", {}, code(type), ": ", brief(content.schema)));
     const headers = Object.keys(whole.headers || {}).join(", ");
-    const title = `${status} ${whole.description.split("\n")[0]}`;
-    return make("details", {}, make("summary", {}, title), prose(whole.description.split("\n").slice(1).join("\n").trim()),
+    const title = inline(`${status} ${whole.description.split("\n")[0]}`);
+    return make("details", {}, make("summary", {}, ...title), prose(whole.description.split("\n").slice(1).join("\n").trim()),
       kinds, headers ? make("p", { class: "quiet" }, `Headers: ${headers}`) : null);
   });
 }
