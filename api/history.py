@@ -10,7 +10,6 @@ from typing import Literal, cast
 
 from redis.asyncio import Redis
 
-from api.idempotency import NOT_IDEMPOTENT, Idempotency
 from api.lanes import Lanes
 from core.queue import Receipt, Script, receipt, run_many
 
@@ -64,7 +63,8 @@ class Opening:
     request: bytes
     conversation: str = ""
     previous_response: str = ""
-    idempotency: Idempotency = NOT_IDEMPOTENT
+    idempotency_key: str = ""
+    body_hash: str = ""
     known_generation: bytes = b""
     known_count: int = 0
 
@@ -105,8 +105,8 @@ async def begin(
         "" if previous_end is None else previous_end,
         opening.new_thread,
         opening.request,
-        opening.idempotency.key,
-        opening.idempotency.request_hash,
+        opening.idempotency_key,
+        opening.body_hash,
         opening.known_generation,
         opening.known_count,
     )

@@ -12,7 +12,7 @@ import asyncpg
 from core.entry import UNCOUNTED, Kind
 from worker import metrics, store
 from worker.batch import Batch, Letter, arrange, header_of, replayed
-from worker.queue import Lease, Stored
+from worker.queue import MAX_FAILURES, Lease, Stored
 from worker.verdict import Verdict, describe, verdict
 
 if TYPE_CHECKING:
@@ -24,11 +24,10 @@ log = logging.getLogger(__name__)
 MAX_DROPPED = 8
 
 
-async def store_range(connection: "Connection", lease: Lease, *, hopeless: bool = False) -> Stored:
+async def store_range(connection: "Connection", lease: Lease) -> Stored:
     """Everything that the range holds is in PostgreSQL afterwards, in one transaction unless rows had to be isolated.
 
-    `hopeless`: its one entry is not tried any more. May be repeated for the same range at any time. Raises what is not
-    the fault of a row.
+    May be repeated for the same range at any time. Raises what is not the fault of a row.
     """
     if lease.failures > 0:
         metrics.TAKEOVERS.inc()
@@ -38,7 +37,7 @@ async def store_range(connection: "Connection", lease: Lease, *, hopeless: bool 
     progress = store.Progress(lease.epoch, lease.start, lease.tail, lease.first, lease.end)
     sources: Sequence[bytes] = lease.entries
     letters: list[Letter] = []
-    if hopeless:
+    if lease.failures >= MAX_FAILURES and len(sources) == 1:
         letters = await _given_up(connection, sources[0], lease.failures, stored)
         sources = []
     await _store(connection, sources, letters, progress, stored)

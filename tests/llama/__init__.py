@@ -1,1 +1,0 @@
-"""The service in front of llama.cpp's own server, which real users run: `make test-llama`."""
