@@ -7,11 +7,14 @@ PYTHON ?= $(shell for python in python3 python python3.14 python3.13 python3.12 
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$python && break; done)
 VENV := .venv
 BIN := $(VENV)/bin
+# llama.cpp's server is compiled once and kept from checkout to checkout; the model that it serves is written by a script.
+LLAMA := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/chatbot-llama/venv
+TINY_MODEL ?= ../shared/upstream/tiny_model.py
 
-.PHONY: help run chat test check lock bench chaos clean venv environment-local environment-test
+.PHONY: help run chat test test-llama llama check lock bench chaos clean venv environment-local environment-test
 
 help: ## list the verbs
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 run: environment-local ## start everything on this machine: API, worker, Valkey, PostgreSQL (data in .data/)
 	@$(BIN)/python -m local
@@ -22,6 +25,19 @@ chat: environment-local ## chat in the terminal with what `make run` started; CO
 test: environment-test ## run all tests; TESTS="tests/test_x.py -k name" chooses
 	$(BIN)/python -m pytest $(TESTS)
 
+test-llama: environment-test llama ## chat with llama.cpp's real server; TINY_MODEL= names the script that writes its model
+	@if test -f '$(TINY_MODEL)'; then \
+		LLAMA_PYTHON='$(LLAMA)/bin/python' TINY_MODEL='$(TINY_MODEL)' $(BIN)/python -m pytest tests/llama; fi
+
+llama: ## compile llama.cpp's server (some 7 minutes, once; needs a C++ compiler)
+	@if ! test -f '$(TINY_MODEL)'; then \
+		echo '!!! SKIPPED: NOTHING IS TESTED AGAINST llama.cpp: no $(TINY_MODEL); name it: make test-llama TINY_MODEL=...' >&2; \
+	elif ! cmp -s requirements/llama.txt '$(LLAMA)/llama.lock'; then \
+		echo 'compiling llama.cpp into $(LLAMA) ...' && \
+		$(PYTHON) -m venv --clear '$(LLAMA)' && \
+		'$(LLAMA)/bin/python' -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/llama.txt && \
+		cp requirements/llama.txt '$(LLAMA)/llama.lock'; fi
+
 check: environment-test ## format, lint, types, locks without hosts
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -30,10 +46,11 @@ check: environment-test ## format, lint, types, locks without hosts
 
 lock: venv ## pin what pyproject.toml asks for in requirements/*.txt; keeps pins that still fit
 	@$(BIN)/python -m pip install --quiet uv
-	$(call lock,api,--extra api)
-	$(call lock,worker,--extra worker)
-	$(call lock,local,--extra api --extra worker --extra local)
-	$(call lock,test,--extra api --extra worker --extra local --extra test)
+	$(call lock,api,pyproject.toml --extra api)
+	$(call lock,worker,pyproject.toml --extra worker)
+	$(call lock,local,pyproject.toml --extra api --extra worker --extra local)
+	$(call lock,test,pyproject.toml --extra api --extra worker --extra local --extra test)
+	$(call lock,llama,requirements/llama.in)
 
 bench: environment-test ## measure turns/s and items/s beside bare yardsticks (docs/benchmarks.md)
 	@$(BIN)/python -m bench
@@ -47,7 +64,7 @@ clean: ## remove the virtual environment and caches; keeps .data/, which holds y
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
 define lock
-	$(BIN)/uv pip compile pyproject.toml $(2) --python-version 3.11 --universal --generate-hashes --no-annotate \
+	$(BIN)/uv pip compile $(2) --python-version 3.11 --universal --generate-hashes --no-annotate \
 		--no-emit-index-url --quiet -o requirements/$(1).txt
 endef
 

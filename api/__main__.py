@@ -1,4 +1,4 @@
-"""`python -m api`: serve until SIGTERM, then drain."""
+"""`python -m api`: serve until SIGTERM, then drain; `--help` tells the other commands."""
 
 import asyncio
 import signal
@@ -9,10 +9,12 @@ import prometheus_client
 import uvicorn
 from fastapi import FastAPI
 
+from api import keys
 from api.main import create_app, interrupt_turns
 from api.routes import responses
 from api.routes.edge import Edge
 from api.settings import read_settings
+from api.tenants import Keyring
 from core.settings import Environment, SettingsError, report
 from core.telemetry import configure_logging
 
@@ -37,6 +39,9 @@ class Server(uvicorn.Server):
 
 
 def main() -> int:
+    arguments = keys.parser().parse_args()
+    if arguments.command is not None:
+        return keys.carry_out(arguments)
     try:
         settings = read_settings(Environment())
     except SettingsError as error:
@@ -44,9 +49,10 @@ def main() -> int:
         return 2
     configure_logging(settings.log_level)
     prometheus_client.start_http_server(settings.metrics_port, addr=settings.host)
-    app = create_app(settings)
+    keyring = Keyring(settings.callers, settings.keys_file)
+    app = create_app(settings, keyring)
     config = uvicorn.Config(
-        Edge(app, settings.api_key, responses.create),
+        Edge(app, keyring, responses.create),
         host=settings.host,
         port=settings.port,
         http="httptools",

@@ -85,7 +85,7 @@ def previous_response_empty(previous: str) -> ApiError:
 
 
 def idempotency_key_reused() -> ApiError:
-    message = "This Idempotency-Key was used with another body. Use a new key for a new request."
+    message = "This Idempotency-Key was used for another request. Use a new key for a new request."
     return ApiError(409, INVALID, "idempotency_key_reused", message)
 
 
@@ -108,18 +108,14 @@ def outcome_unknown(response: str) -> ApiError:
     return ApiError(503, "service_unavailable", "outcome_unknown", message, headers=headers)
 
 
-def response_interrupted(response: str, *, stored: bool) -> ApiError:
-    """Cancelled, or cut off by the end of its process. What is stored of it would be there twice after a retry."""
-    message = "The answer was broken off before its end."
-    if stored:
-        message += f" What had come is in its conversation; GET /v1/responses/{response} shows it."
-    headers = {"retry-after": UNAVAILABLE_RETRY_SECONDS, "x-should-retry": "false" if stored else "true"}
-    return ApiError(503, "service_unavailable", "response_interrupted", message, headers=headers)
-
-
 def invalid_api_key() -> ApiError:
     message = "The API key is missing or wrong. Send it as 'Authorization: Bearer KEY'."
     return ApiError(401, INVALID, "invalid_api_key", message, headers={"www-authenticate": "Bearer"})
+
+
+def insufficient_scope(needed: str) -> ApiError:
+    message = f"This API key lacks the scope '{needed}'. Use a key that has it, or ask the operator to add it."
+    return ApiError(403, INVALID, "insufficient_scope", message)
 
 
 def method_not_allowed(method: str, path: str) -> ApiError:

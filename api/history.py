@@ -10,6 +10,7 @@ from typing import Literal, cast
 
 from redis.asyncio import Redis
 
+from api.idempotency import NOT_IDEMPOTENT, Idempotency
 from api.lanes import Lanes
 from core.queue import Receipt, Script, receipt, run_many
 
@@ -63,8 +64,7 @@ class Opening:
     request: bytes
     conversation: str = ""
     previous_response: str = ""
-    idempotency_key: str = ""
-    body_hash: str = ""
+    idempotency: Idempotency = NOT_IDEMPOTENT
     known_generation: bytes = b""
     known_count: int = 0
 
@@ -105,8 +105,8 @@ async def begin(
         "" if previous_end is None else previous_end,
         opening.new_thread,
         opening.request,
-        opening.idempotency_key,
-        opening.body_hash,
+        opening.idempotency.key,
+        opening.idempotency.request_hash,
         opening.known_generation,
         opening.known_count,
     )

@@ -12,7 +12,7 @@ _complete = script("complete", allow_oom=True)
 _restore_response = script("restore_response", allow_oom=True)
 _forget = script("forget", allow_oom=True)
 
-NOTHING_STORED = StoredConversation(0, b"", False, None, None, 0, None, [])
+NOTHING_STORED = StoredConversation(0, b"", False, [], 0, None, [])
 
 
 async def complete(

@@ -6,7 +6,7 @@ from dataclasses import replace
 from api import history_changes, history_losses, metrics, store
 from api.connections import Connections
 from api.errors import not_found, store_unavailable
-from api.history_changes import Ticket
+from api.history_changes import HotConversation, Ticket
 from api.store import StoredConversation
 from core.store import UNREACHABLE
 
@@ -34,9 +34,24 @@ async def rebuild(connections: Connections, tenant: str, thread: str, param: str
     if stored is None:
         await history_changes.drop_ticket(connections.redis, tenant, thread)
         raise not_found("conversation", thread, param)
+    stored = await _with_unstored(connections, tenant, stored)
     metrics.REBUILDS.inc()
     expiration = connections.settings.expiration_seconds
     await history_changes.warm(connections.redis, tenant, thread, ticket.token, stored, expiration)
+
+
+async def _with_unstored(connections: Connections, tenant: str, stored: StoredConversation) -> StoredConversation:
+    """What a branch inherits may still be queued: then its nearest hot ancestor has it, and can't be evicted.
+
+    Of a deleted ancestor nothing is inherited any more.
+    """
+    for ancestor, end in stored.ancestors:
+        hot = await history_changes.read(connections.redis, tenant, ancestor, items=True)
+        if hot in ("cold", "doubtful"):
+            continue
+        inherited = [one for one in hot.items if one[0] <= end] if isinstance(hot, HotConversation) else []
+        return replace(stored, items=[*inherited, *(one for one in stored.items if one[0] > end)])
+    return stored
 
 
 async def _complete(connections: Connections, tenant: str, thread: str, ticket: Ticket) -> None:

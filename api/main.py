@@ -13,9 +13,10 @@ from fastapi import FastAPI
 from api.connections import Connections
 from api.lanes import Lanes
 from api.ring import Ring
-from api.routes import chat, conversations, health, models, responses
+from api.routes import conversations, health, models, pages, responses
 from api.routes.edge import add_error_answers
 from api.settings import Settings
+from api.tenants import Keyring
 from api.turn.orphans import sweep
 from api.turn.pulse import pulse
 from api.upstream.chat_completions import ChatCompletions
@@ -37,7 +38,7 @@ GC_THRESHOLD = 20_000
 STORE_CONNECTIONS = 8
 
 
-def create_app(settings: Settings) -> FastAPI:
+def create_app(settings: Settings, keyring: Keyring) -> FastAPI:
     """The application behind the edge; it connects at the first use, so it starts while its stores are away."""
 
     @contextlib.asynccontextmanager
@@ -56,6 +57,7 @@ def create_app(settings: Settings) -> FastAPI:
                     pulse(connections),
                     sweep(connections),
                     connections.epochs.watch(),
+                    keyring.watch(),
                     _verify(app, connections),
                 )
                 keepers = [tasks.create_task(keeper) for keeper in keeping]
@@ -78,7 +80,7 @@ def create_app(settings: Settings) -> FastAPI:
     app.state.draining = False
     app.state.exit_status = 0
     add_error_answers(app)
-    for module in (responses, conversations, chat, models, health):
+    for module in (responses, conversations, models, health, pages):
         app.include_router(module.router)
     return app
 

@@ -1,7 +1,9 @@
 """The API's settings, read once at start."""
 
 from dataclasses import dataclass
+from pathlib import Path
 
+from api.tenants import Callers, KeysFileError, only, read_keys
 from api.upstream.chat_completions import Timeouts
 from core.settings import (
     Environment,
@@ -24,8 +26,9 @@ class Settings:
     host: str
     port: int
     metrics_port: int
-    api_key: str
-    """The one key that clients must show; empty when `AUTH=none` was said on purpose."""
+    callers: Callers | None
+    """Who may call, as it was at the start; None when `AUTH=none` was said on purpose."""
+    keys_file: Path | None
     upstream_url: str
     """Empty: the built-in model `echo` answers."""
     upstream_key: str
@@ -45,14 +48,7 @@ class Settings:
 
 def read_settings(environment: Environment) -> Settings:
     """Read and check everything; raises SettingsError with all that is wrong."""
-    api_key = environment.text("API_KEY")
-    auth = environment.choice("AUTH", "key", ("key", "none"))
-    if auth == "key" and not api_key:
-        environment.errors.append(
-            "API_KEY is missing: set the key that clients must send, or AUTH=none to ask for none"
-        )
-    if auth == "none" and api_key:
-        environment.errors.append("API_KEY and AUTH=none are both set: set one of them")
+    keys_file, callers = _keys(environment)
     upstream_key = environment.text("OPENAI_API_KEY")
     upstream_url = environment.text("OPENAI_BASE_URL", OPENAI_URL if upstream_key else "").rstrip("/")
     if upstream_url and not upstream_url.startswith(("http://", "https://")):
@@ -61,7 +57,8 @@ def read_settings(environment: Environment) -> Settings:
         host=host(environment),
         port=environment.port("PORT", 4000),
         metrics_port=environment.port("METRICS_PORT", 9090),
-        api_key=api_key,
+        callers=callers,
+        keys_file=keys_file,
         upstream_url=upstream_url,
         upstream_key=upstream_key,
         upstream_timeouts=Timeouts(
@@ -82,3 +79,25 @@ def read_settings(environment: Environment) -> Settings:
     )
     environment.check()
     return settings
+
+
+def _keys(environment: Environment) -> tuple[Path | None, Callers | None]:
+    """The keys file, if there is one, and the callers that it or `API_KEY` names; None: nobody is asked for a key."""
+    api_key, keys_file = environment.text("API_KEY"), environment.text("KEYS_FILE")
+    auth = environment.choice("AUTH", "key", ("key", "none"))
+    given = [
+        name for name, said in (("API_KEY", api_key), ("KEYS_FILE", keys_file), ("AUTH=none", auth == "none")) if said
+    ]
+    if len(given) > 1:
+        environment.errors.append(f"{' and '.join(given)} are set together: set one of them")
+    if not given:
+        environment.errors.append(
+            "API_KEY is missing: set the key that all must send, KEYS_FILE for several, or AUTH=none to ask for none"
+        )
+    if not keys_file:
+        return None, only(api_key) if api_key else None
+    try:
+        return Path(keys_file), read_keys(Path(keys_file))
+    except KeysFileError as error:
+        environment.errors.append(f"KEYS_FILE={keys_file} is wrong: {error}")
+        return None, None

@@ -16,13 +16,15 @@ QUERY_SECONDS = 4.0
 
 @dataclass(frozen=True, slots=True)
 class StoredConversation:
-    """A conversation or hidden thread with all that it inherits; `items` are (position, JSON), oldest first."""
+    """A conversation or hidden thread with all that it inherits; `items` are (position, JSON), oldest first.
+
+    `ancestors` are (id, last position that is inherited) from the parent upwards.
+    """
 
     created_at: int
     metadata: bytes
     hidden: bool
-    parent: str | None
-    parent_position: int | None
+    ancestors: list[tuple[str, int]]
     last_position: int
     last_response: str | None
     items: list[tuple[int, bytes]]
@@ -71,8 +73,6 @@ thread AS (
                                       WHERE tenant = $1 AND conversation = wanted.id)) AS created_at,
            coalesce(row.metadata, '{}'::jsonb) AS metadata,
            coalesce(row.hidden, true) AS hidden,
-           row.parent,
-           row.parent_position,
            greatest(row.position,
                     (SELECT max(position) FROM items WHERE tenant = $1 AND conversation = wanted.id),
                     last.position) AS last_position,
@@ -86,7 +86,9 @@ thread AS (
 
 _THREAD_COLUMNS = """
        floor(coalesce(extract(epoch FROM thread.created_at), 0))::bigint AS created_at, thread.metadata, thread.hidden,
-       thread.parent, thread.parent_position, thread.last_response,
+       thread.last_response,
+       ARRAY(SELECT id FROM lineage WHERE depth > 0 ORDER BY depth) AS ancestors,
+       ARRAY(SELECT upto FROM lineage WHERE depth > 0 ORDER BY depth) AS inherited_ends,
        greatest(thread.last_position, (SELECT max(position) FROM dead_letters
                                         WHERE tenant = $1 AND conversation = thread.id)) AS last_position,
        ARRAY(SELECT position FROM inherited ORDER BY depth DESC, position) AS positions,
@@ -161,8 +163,7 @@ def _conversation(row: "asyncpg.Record") -> StoredConversation:
         created_at=row["created_at"],
         metadata=row["metadata"],
         hidden=row["hidden"],
-        parent=row["parent"],
-        parent_position=row["parent_position"],
+        ancestors=list(zip(row["ancestors"], row["inherited_ends"], strict=True)),
         last_position=row["last_position"] or 0,
         last_response=row["last_response"],
         items=list(zip(row["positions"], row["items"], strict=True)),

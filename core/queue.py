@@ -23,6 +23,7 @@ LEASES = "{chatQueue}:l"
 SESSIONS = "{chatQueue}:s"
 ACKED = "{chatQueue}:d"
 ATTEMPTS = "{chatQueue}:t"
+ALONE = "{chatQueue}:a"
 REPORTS = "{chatQueue}:e"
 BELL = "{chatQueue}:bell"
 HOT = "chatQueue:hot"
@@ -35,7 +36,7 @@ _SCRIPTS = Path(__file__).parent / "scripts"
 PRELUDE = (_SCRIPTS / "prelude.lua").read_text(encoding="utf-8")
 HAS_EPOCH = (_SCRIPTS / "epoch.lua").read_text(encoding="utf-8")
 NAMES = {"QUEUE": QUEUE, "META": META, "LEASES": LEASES, "SESSIONS": SESSIONS, "ACKED": ACKED,
-         "ATTEMPTS": ATTEMPTS, "REPORTS": REPORTS, "BELL": BELL, "HOT": HOT}  # fmt: skip
+         "ATTEMPTS": ATTEMPTS, "ALONE": ALONE, "REPORTS": REPORTS, "BELL": BELL, "HOT": HOT}  # fmt: skip
 
 Argument = str | bytes | int
 

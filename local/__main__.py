@@ -107,13 +107,13 @@ async def _together(*starts: Coroutine[None, None, None]) -> None:
 def _greeting(settings: Settings) -> str:
     api, environment = settings.api, settings.environment
     url = f"http://{HOST}:{api.port}/v1"
-    key = " -H 'Authorization: Bearer YOUR_KEY'" if api.api_key else ""
+    key = " -H 'Authorization: Bearer YOUR_KEY'" if api.callers else ""
     body = orjson.dumps({"model": api.model, "input": "Hello!"}).decode()
     lines = {
         "upstream": f"{api.model} at {api.upstream_url}"
         if api.upstream_url
         else "none, the built-in model `echo` answers (OPENAI_API_KEY or OPENAI_BASE_URL choose another)",
-        "key": "API_KEY" if api.api_key else "none is asked for (API_KEY asks for one)",
+        "key": str(api.keys_file or "API_KEY") if api.callers else "none is asked for (API_KEY asks for one)",
         "try": f"curl {url}/responses -H 'Content-Type: application/json'{key} -d {shlex.quote(body)}",
         "chat": "make chat",
         "history": _connect_line(environment),

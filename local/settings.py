@@ -65,7 +65,7 @@ def read_settings(given: Mapping[str, str]) -> Settings:
         postgres_port = kept["postgres"] = _still_free(kept.get("postgres"))
         names = {"PG_HOST": HOST, "PG_PORT": str(postgres_port), "PG_USER": USER, "PG_DATABASE": DATABASE}
         _replace(environment, POSTGRES_NAMES, names)
-    if not _is_set(given, "AUTH") and not _is_set(given, "API_KEY"):
+    if not any(_is_set(given, name) for name in ("AUTH", "API_KEY", "KEYS_FILE")):
         environment["AUTH"] = "none"
     for name, usual in (("METRICS_PORT", 9090), ("HEALTH_PORT", 9091)):
         if not _is_set(given, name):  # nobody asked for this very port, so another program may have it

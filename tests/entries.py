@@ -101,7 +101,14 @@ async def forget(connection: "asyncpg.Connection[Any]") -> None:
     await connection.execute("TRUNCATE conversations, items, responses, dead_letters, tombstones, queue_epochs")
 
 
-async def store(connection: "asyncpg.Connection[Any]", *entries: bytes, failures: int = 0, first: int = 0) -> Stored:
+async def store(
+    connection: "asyncpg.Connection[Any]",
+    *entries: bytes,
+    failures: int = 0,
+    first: int = 0,
+    hopeless: bool = False,
+) -> Stored:
     """Store the entries as one range with these offsets."""
     end = first + len(entries)
-    return await store_range(connection, Lease(7, 0, "token", first, end, end, failures, "-", list(entries)))
+    lease = Lease(7, 0, "token", first, end, end, failures, "-", list(entries))
+    return await store_range(connection, lease, hopeless=hopeless)

@@ -13,6 +13,7 @@ from redis.asyncio import Redis
 from api import history, history_changes
 from api.history import Begun, Ending, Opening, Refused
 from api.history_changes import HotConversation, HotResponse
+from api.idempotency import Idempotency
 from api.lanes import Lanes
 from core.entry import Entry, Kind, item_tail, parse, response_tail
 from core.queue import QUEUE
@@ -37,10 +38,10 @@ async def running_lanes(redis: Redis) -> AsyncIterator[Lanes]:
         await asyncio.gather(task, return_exceptions=True)
 
 
-def opening(conversation: str = "", previous: str = "", key: str = "", body_hash: str = "h") -> Opening:
+def opening(conversation: str = "", previous: str = "", key: str = "", request_hash: str = "h") -> Opening:
     number = next(numbers)
     ids = f"resp_{number}", f"token{number}", f"thr_{number}"
-    return Opening(TENANT, *ids, b'{"input":[]}', conversation, previous, key, body_hash)
+    return Opening(TENANT, *ids, b'{"input":[]}', conversation, previous, Idempotency(key, request_hash))
 
 
 def ending(response: str, *texts: str, log: bytes = b"", sequence: int = 0) -> Ending:

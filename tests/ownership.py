@@ -20,9 +20,9 @@ from typing import cast
 from redis.asyncio import Redis
 
 from core.entry import Entry, Kind, parse
-from core.queue import ACKED, ATTEMPTS, BELL, LEASES, META, QUEUE, REPORTS, SESSIONS
+from core.queue import ACKED, ALONE, ATTEMPTS, BELL, LEASES, META, QUEUE, REPORTS, SESSIONS
 
-WORKERS_OWN = {QUEUE, META, LEASES, SESSIONS, ACKED, ATTEMPTS, REPORTS, BELL, "running"}
+WORKERS_OWN = {QUEUE, META, LEASES, SESSIONS, ACKED, ATTEMPTS, ALONE, REPORTS, BELL, "running"}
 IN_PROGRESS = {"in_progress", "queued"}
 FOR_EVER = -1
 HASHES = ("conv", "resp", "idem")

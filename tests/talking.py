@@ -11,8 +11,8 @@ from openai import AsyncOpenAI, BaseModel, OpenAI
 from redis.asyncio import Redis
 
 from core.queue import QUEUE
-from tests.chat_contract import check_chunks, check_completion
 from tests.contract import validate_event, validate_item, validate_response, validate_stream
+from tests.documented import check_documented
 from tests.running import Part, Service
 from tests.waiting import wait_until
 
@@ -57,8 +57,10 @@ class _Checked(httpx2.AsyncByteStream, httpx2.SyncByteStream):
         self._check()
 
     def _check(self) -> None:
-        body, query = b"".join(self._parts), self._request.url.params
-        check_answer(self._response.status_code, self._response.headers, body, query)
+        body, url = b"".join(self._parts), self._request.url
+        status, headers = self._response.status_code, self._response.headers
+        check_answer(status, headers, body, url.params)
+        check_documented(self._request.method, url.path, status, headers, body)
 
     async def aclose(self) -> None:
         await cast("httpx2.AsyncByteStream", self._stream).aclose()
@@ -87,15 +89,12 @@ def check_answer(status: int, headers: Mapping[str, str], body: bytes, query: Ma
     if headers["content-type"].startswith("text/event-stream"):
         assert headers["cache-control"] == "no-cache"
         assert headers["x-accel-buffering"] == "no"
-        if b'"chat.completion.chunk"' in body:
-            check_chunks(body)
-        else:
-            check_events(events_of(body), whole="starting_after" not in query)
+        check_events(events_of(body), whole="starting_after" not in query)
         return
     assert headers["content-type"] == "application/json"
     answer = orjson.loads(body)
     if status == 200:
-        (check_completion if answer.get("object") == "chat.completion" else _check_object)(answer)
+        _check_object(answer)
         return
     assert answer.keys() == {"error"}
     assert answer["error"].keys() == ERROR_FIELDS

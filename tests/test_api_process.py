@@ -77,8 +77,8 @@ def test_all_wrong_settings_are_told_at_once() -> None:
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
-        ({}, "API_KEY is missing: set the key that clients must send, or AUTH=none to ask for none"),
-        ({"AUTH": "none", "API_KEY": "secret"}, "API_KEY and AUTH=none are both set: set one of them"),
+        ({}, "API_KEY is missing: set the key that all must send, KEYS_FILE for several, or AUTH=none to ask for none"),
+        ({"AUTH": "none", "API_KEY": "secret"}, "API_KEY and AUTH=none are set together: set one of them"),
         ({"AUTH": "off", "API_KEY": "secret"}, "AUTH='off' must be one of key, none"),
     ],
 )

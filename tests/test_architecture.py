@@ -7,6 +7,13 @@ from pathlib import Path
 
 import pytest
 
+from api.main import create_app
+from api.openapi.endpoints import PATHS
+from api.openapi.failures import CODES
+from api.routes.edge import HOT_PATH
+from api.settings import read_settings
+from api.tenants import Keyring
+from core.settings import Environment
 from local.parts import ROOT
 
 PROCESSES = ("api", "worker")
@@ -32,6 +39,9 @@ REDIS_RECEIVERS = {"redis", "pipeline", "_redis"}
 NO_COMMANDS = {"ping", "aclose"}
 REDIS_FILE = re.compile(r"((core|worker)/queue|api/(history\w*|lanes))\.py")
 LUA_FILE = re.compile(r"(core|api|worker)/scripts/\w+\.lua")
+
+# Where each of these takes the code of an error.
+CODE_PLACES = {"ApiError": 2, "invalid": 0, "refused": 0, "UpstreamError": 1, "PassingError": 1, "kind": 1, "super": 1}
 
 Rule = Callable[[Path], list[str]]
 
@@ -151,7 +161,35 @@ def locks_name_no_host(root: Path) -> list[str]:
     ]
 
 
+def error_codes_are_told(root: Path) -> list[str]:
+    """A code that a client can get is in the catalogue of the OpenAPI document."""
+    told = {code for codes in CODES.values() for code in codes}
+    return [
+        f"{name}:{node.lineno} '{code}' is not in api/openapi/failures.py"
+        for name, path in files(root, ("api",), ".py")
+        for node in ast.walk(parsed(path))
+        if isinstance(node, ast.Call)
+        for code in _code_of(node)
+        if code not in told
+    ]
+
+
+def _code_of(call: ast.Call) -> list[str]:
+    """The code in a call that makes an error, also in `super().__init__(…)` of one."""
+    function = call.func
+    if isinstance(function, ast.Attribute) and function.attr == "__init__" and isinstance(function.value, ast.Call):
+        function = function.value.func
+    name = function.attr if isinstance(function, ast.Attribute) else getattr(function, "id", "")
+    place = CODE_PLACES.get(name, len(call.args))
+    return [
+        argument.value
+        for argument in call.args[place : place + 1]
+        if isinstance(argument, ast.Constant) and isinstance(argument.value, str)
+    ]
+
+
 RULES: list[Rule] = [
+    error_codes_are_told,
     processes_are_strangers,
     core_is_for_both,
     sql_is_in_stores,
@@ -168,7 +206,7 @@ def test_the_walls_stand(rule: Rule) -> None:
 
 def test_they_are_looked_for_in_the_right_places() -> None:
     assert {folder for folder in FOLDERS if list(files(ROOT, (folder,), ".py"))} == set(FOLDERS)
-    assert len(list((ROOT / "requirements").glob("*.txt"))) == 4
+    assert len(list((ROOT / "requirements").glob("*.txt"))) == 5
 
 
 @pytest.mark.parametrize(
@@ -191,6 +229,13 @@ def test_they_are_looked_for_in_the_right_places() -> None:
         (files_are_short, "worker/a.py", "\n" * 251),
         (files_are_short, "api/scripts/a.lua", "\n" * 251),
         (files_are_short, "tests/a.py", "\n" * 401),
+        (error_codes_are_told, "api/a.py", "raise ApiError(400, 'x', 'new_code', 'message')"),
+        (error_codes_are_told, "api/a.py", "raise errors.invalid('new_code', 'message', None)"),
+        (
+            error_codes_are_told,
+            "api/a.py",
+            "class E(UpstreamError):\n    def __init__(self):\n        super().__init__(502, 'new')",
+        ),
         (locks_name_no_host, "requirements/a.txt", "redis @ https://files.example/redis.whl"),
         (locks_name_no_host, "requirements/a.txt", "--index-url=mirror"),
     ],
@@ -211,3 +256,25 @@ def test_a_planted_violation_is_found(tmp_path: Path, rule: Rule, name: str, tex
     (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
     (tmp_path / name).write_text(text)
     assert len(rule(tmp_path)) in (1, 2), "one for each process at most"
+
+
+def test_the_openapi_document_tells_every_endpoint() -> None:
+    """FastAPI's own document, which nobody is served, knows the routes; the hot endpoint is the edge's."""
+    settings = read_settings(Environment({"AUTH": "none", "REDIS_HOST": "nowhere", "PG_HOST": "nowhere"}))
+    app = create_app(settings, Keyring(settings.callers, settings.keys_file))
+    routes = {(method, path) for path, methods in app.openapi()["paths"].items() for method in methods}
+    told = {(method, path) for path, methods in PATHS.items() for method in methods}
+    assert routes | {("post", HOT_PATH)} == told, "see api/openapi/endpoints.py"
+
+
+def test_the_openapi_document_tells_no_error_code_that_nobody_makes() -> None:
+    texts = {
+        node.value
+        for name, path in files(ROOT, ("api",), ".py")
+        if name != "api/openapi/failures.py"
+        for node in ast.walk(parsed(path))
+        if isinstance(node, ast.Constant)
+    }
+    composed = {f"{kind}_{what}_value" for kind in ("integer", "decimal") for what in ("above_max", "below_min")}
+    composed |= {f"{kind}_not_found" for kind in ("response", "conversation", "item", "model")}
+    assert {code for codes in CODES.values() for code in codes} - texts - composed == set()

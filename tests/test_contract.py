@@ -9,6 +9,7 @@ import pytest
 from redis.asyncio import Redis
 
 from tests.contract import validate_item, validate_response, validate_stream
+from tests.documented import check_documented
 from tests.fake_scripts import SCRIPTS
 from tests.running import Service
 from tests.talking import Json, check_answer, events_of, forget_hot
@@ -81,6 +82,7 @@ async def call(http: aiohttp.ClientSession, method: str, url: str, body: Json | 
     async with http.request(method, url, json=body) as answer:
         raw = await answer.read()
         check_answer(answer.status, answer.headers, raw, answer.url.query)
+        check_documented(method, answer.url.path, answer.status, answer.headers, raw)
         return answer.status, raw
 
 

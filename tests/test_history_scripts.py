@@ -44,7 +44,7 @@ pytestmark = pytest.mark.anyio
 
 CONV, ITEMS = f"conv:{TENANT}:{CONVERSATION}", f"items:{TENANT}:{CONVERSATION}"
 FUTURE = 4_000_000_000_000_000
-STORED = StoredConversation(7, b"{}", False, None, None, FUTURE, None, [(FUTURE, said("msg_stored", "stored"))])
+STORED = StoredConversation(7, b"{}", False, [], FUTURE, None, [(FUTURE, said("msg_stored", "stored"))])
 
 
 @pytest.fixture(autouse=True)
@@ -384,7 +384,7 @@ async def test_a_key_stands_for_one_request(lanes: Lanes) -> None:
     one = opening(key="key")
     thread = (await begun(lanes, one)).thread
     assert await refusal(lanes, opening(key="key")) == ("replay", one.response)
-    assert await refusal(lanes, opening(key="key", body_hash="other")) == ("idempotency_key_reused", one.response)
+    assert await refusal(lanes, opening(key="key", request_hash="other")) == ("idempotency_key_reused", one.response)
     await finish(lanes, one, thread, ending(one.response, "a", "b"))
     assert await refusal(lanes, opening(key="key")) == ("replay", one.response)
 

@@ -6,10 +6,10 @@ from dataclasses import replace
 import pytest
 from redis.asyncio import Redis
 
-from core.queue import ACKED, ATTEMPTS, BELL, HOT, LEASES, META, QUEUE, SESSIONS, renew
+from core.queue import ACKED, ALONE, ATTEMPTS, BELL, HOT, LEASES, META, QUEUE, SESSIONS, renew
 from tests.entries import TENANT, broken_item, claim, empty_queue, expire, item, nothing_to_claim, push
 from worker import queue
-from worker.queue import LEASE_MS, MAX_BYTES, MAX_FAILURES, Stored
+from worker.queue import LEASE_MS, MAX_BYTES, MAX_FAILURES, MAX_FAILURES_ALONE, Stored
 
 pytestmark = pytest.mark.anyio
 
@@ -32,7 +32,7 @@ async def test_entries_stay_queued_until_they_are_acknowledged(redis: Redis) -> 
     assert await nothing_to_claim(redis)
     assert await queue.ack(redis, lease, NOTHING, EXPIRATION)
     assert await redis.llen(QUEUE) == 0
-    assert await redis.exists(LEASES, SESSIONS, ATTEMPTS, ACKED) == 0
+    assert await redis.exists(LEASES, SESSIONS, ATTEMPTS, ALONE, ACKED) == 0
 
 
 async def test_ranges_do_not_overlap_and_offsets_go_on(redis: Redis) -> None:
@@ -152,13 +152,35 @@ async def test_a_range_that_kills_its_holders_is_halved_down_to_one_entry(redis:
         if deadly not in lease.entries:
             stored += lease.entries
             assert await queue.ack(redis, lease, NOTHING, EXPIRATION)
-        elif len(lease.entries) == 1 and lease.failures >= MAX_FAILURES:
+        elif lease.suspect:
+            await queue.try_alone(redis, lease)
             assert await queue.ack(redis, lease, NOTHING, EXPIRATION)
         else:
             await expire(redis, lease)
     assert sorted(stored) == sorted(item(number) for number in range(8) if number != 5)
     assert await redis.llen(QUEUE) == 0
-    assert await redis.exists(LEASES, SESSIONS, ATTEMPTS, ACKED) == 0
+    assert await redis.exists(LEASES, SESSIONS, ATTEMPTS, ALONE, ACKED) == 0
+
+
+async def test_the_last_entry_of_a_deadly_range_is_given_up_once_it_has_failed_alone(redis: Redis) -> None:
+    """Its holders may have died of what they held beside it."""
+    await push(redis, item(0))
+    for _ in range(MAX_FAILURES):
+        lease = await claim(redis)
+        assert not lease.suspect
+        await expire(redis, lease)
+    for failed in range(MAX_FAILURES_ALONE + 1):
+        lease = await claim(redis)
+        assert lease.suspect
+        assert await queue.try_alone(redis, lease) == failed
+        assert await queue.try_alone(redis, lease) == failed, "the repetition of a lost reply"
+        await expire(redis, lease)
+    assert await queue.try_alone(redis, lease) == MAX_FAILURES_ALONE, "nobody else has taken it over"
+    last = await claim(redis)
+    assert await queue.try_alone(redis, lease) is None, "somebody else has it"
+    assert await queue.release(redis, last, ended=True, failed=False)
+    assert await queue.try_alone(redis, last) is None
+    assert await queue.try_alone(redis, await claim(redis)) == 0, "a holder that gave it back did not die of it"
 
 
 async def test_a_half_is_tried_before_it_is_given_up(redis: Redis) -> None:

@@ -11,8 +11,11 @@ from openai.types.responses import Response
 from redis.asyncio import Redis
 
 from core.queue import QUEUE
-from tests.running import Part, Service
+from tests.entries import claim, writing_to
+from tests.running import Part, Postgres, Service
 from tests.talking import asked, context, drained, forget_hot, release, talk, text_of
+from worker import queue
+from worker.storing import store_range
 
 pytestmark = pytest.mark.anyio
 
@@ -189,6 +192,34 @@ async def test_reads_and_turns_while_the_worker_is_away(
     assert await context(upstream, "away 3") == past("away 1", "away 2", "away 3")
     await say(client, "away further", right)
     assert await context(upstream, "away further") == past("away root", "away right", "away further")
+
+
+@pytest.mark.parametrize("deleted", [False, True], ids=["there", "deleted"])
+async def test_a_branch_is_stored_before_what_it_inherits(
+    client: AsyncOpenAI, asking_service: Service, upstream: Part, redis: Redis, postgres: Postgres, database: str,
+    deleted: bool,
+) -> None:  # fmt: skip
+    """Ranges of the queue commit in any order, and what is stored may be evicted."""
+    await drained(redis)
+    await asking_service.worker.terminate()
+    name = f"late {deleted}"
+    root = await say(client, f"{name} root")
+    held = await claim(redis)
+    await say(client, f"{name} trunk", root)
+    branch = await say(client, f"{name} branch", root)
+    async with writing_to(postgres, database) as connection:
+        later = await claim(redis)
+        assert await queue.ack(redis, later, await store_range(connection, later), expiration_seconds=1800)
+    evicted = [await redis.delete(key) async for key in redis.scan_iter("*:thr_*") if await redis.ttl(key) > 0]
+    assert evicted, "the branch"
+    if deleted:
+        await client.responses.delete(root.id)
+    await say(client, f"{name} leaf", branch)
+    inherited = [] if deleted else [f"{name} root"]
+    assert await context(upstream, f"{name} leaf") == past(*inherited, f"{name} branch", f"{name} leaf")
+    assert await queue.release(redis, held, ended=True, failed=False)
+    await asking_service.worker.start()
+    await drained(redis)
 
 
 async def test_a_long_history_in_order(client: AsyncOpenAI, upstream: Part, redis: Redis) -> None:

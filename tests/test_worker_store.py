@@ -205,7 +205,7 @@ async def test_a_dead_letter_tells_no_content_beside_its_entry(writing: "asyncpg
 
 
 async def test_an_entry_that_kills_its_workers_is_given_up_unparsed(writing: "asyncpg.Connection[Any]") -> None:
-    stored = await store(writing, item(1), failures=MAX_FAILURES)
+    stored = await store(writing, item(1), failures=MAX_FAILURES, hopeless=True)
     assert await ids(writing, "items") == []
     assert [entry for entry, _ in await letters(writing)] == [item(1)]
     assert stored.counts == {(TENANT, "conv_1"): 1}
@@ -213,7 +213,7 @@ async def test_an_entry_that_kills_its_workers_is_given_up_unparsed(writing: "as
 
 async def test_an_entry_that_was_stored_after_all_is_not_given_up(writing: "asyncpg.Connection[Any]") -> None:
     await store(writing, item(1))
-    stored = await store(writing, item(1), failures=MAX_FAILURES)
+    stored = await store(writing, item(1), failures=MAX_FAILURES, hopeless=True)
     assert await letters(writing) == []
     assert stored.counts == {(TENANT, "conv_1"): 1}
 

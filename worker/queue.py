@@ -21,6 +21,9 @@ MAX_BYTES = 16 * 1024 * 1024
 HOT_SECONDS = 90
 # A range that failed this often is halved with each further claim, until one entry is left.
 MAX_FAILURES = 3
+# And then it is given up, once it has failed so often with nothing else in its worker's hands: a worker that dies for
+# another reason takes down all that it holds, and that is no entry's fault.
+MAX_FAILURES_ALONE = 2
 # Below the socket's time-out: an idle worker also looks for expired leases this often.
 IDLE_WAIT_SECONDS = 1
 
@@ -29,6 +32,7 @@ _claim = Script(_SCRIPTS / "claim.lua", allow_oom=True)
 _ack = Script(_SCRIPTS / "ack.lua", allow_oom=True)
 _extend = Script(_SCRIPTS / "extend.lua", allow_oom=True)
 _release = Script(_SCRIPTS / "release.lua", allow_oom=True)
+_try_alone = Script(_SCRIPTS / "try_alone.lua", allow_oom=True)
 _replay = Script(_SCRIPTS / "replay.lua", allow_oom=False)
 
 Ids = set[tuple[str, str]]
@@ -51,6 +55,11 @@ class Lease:
     failures: int
     former: str
     entries: list[bytes]
+
+    @property
+    def suspect(self) -> bool:
+        """One entry is left of a range whose holders died."""
+        return self.failures >= MAX_FAILURES and len(self.entries) == 1
 
 
 @dataclass(slots=True)
@@ -88,6 +97,12 @@ async def claim(redis: Redis, token: str, session: str, max_entries: int) -> Lea
 async def extend(redis: Redis, lease: Lease) -> bool:
     """Renew a lease; False when somebody else has it now."""
     return bool(await _extend(redis, lease.epoch, lease.token, lease.first, lease.end, LEASE_MS))
+
+
+async def try_alone(redis: Redis, lease: Lease) -> int | None:
+    """How often a suspect has failed alone; the try that begins now is noted. None: somebody else has the lease now."""
+    failed = await _try_alone(redis, lease.epoch, lease.token, lease.first, lease.end)
+    return None if failed is None else int(failed)
 
 
 async def release(redis: Redis, lease: Lease, *, ended: bool, failed: bool) -> bool:

@@ -12,7 +12,7 @@ import asyncpg
 from core.entry import UNCOUNTED, Kind
 from worker import metrics, store
 from worker.batch import Batch, Letter, arrange, header_of, replayed
-from worker.queue import MAX_FAILURES, Lease, Stored
+from worker.queue import Lease, Stored
 from worker.verdict import Verdict, describe, verdict
 
 if TYPE_CHECKING:
@@ -24,10 +24,11 @@ log = logging.getLogger(__name__)
 MAX_DROPPED = 8
 
 
-async def store_range(connection: "Connection", lease: Lease) -> Stored:
+async def store_range(connection: "Connection", lease: Lease, *, hopeless: bool = False) -> Stored:
     """Everything that the range holds is in PostgreSQL afterwards, in one transaction unless rows had to be isolated.
 
-    May be repeated for the same range at any time. Raises what is not the fault of a row.
+    `hopeless`: its one entry is not tried any more. May be repeated for the same range at any time. Raises what is not
+    the fault of a row.
     """
     if lease.failures > 0:
         metrics.TAKEOVERS.inc()
@@ -37,7 +38,7 @@ async def store_range(connection: "Connection", lease: Lease) -> Stored:
     progress = store.Progress(lease.epoch, lease.start, lease.tail, lease.first, lease.end)
     sources: Sequence[bytes] = lease.entries
     letters: list[Letter] = []
-    if lease.failures >= MAX_FAILURES and len(sources) == 1:
+    if hopeless:
         letters = await _given_up(connection, sources[0], lease.failures, stored)
         sources = []
     await _store(connection, sources, letters, progress, stored)

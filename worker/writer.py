@@ -19,6 +19,7 @@ from core.store import connect
 from worker import metrics, migrate, queue, store
 from worker.outage import Outage
 from worker.queue import Lease
+from worker.room import Room
 from worker.settings import Settings
 from worker.storing import store_range
 from worker.verdict import Verdict, describe, verdict
@@ -50,6 +51,7 @@ class Writer:
     stop: asyncio.Event
     redis_outage: Outage
     postgres_outage: Outage
+    room: Room = field(default_factory=Room)
     held: dict[str, Lease] = field(default_factory=dict)
     """The leases to renew, by token."""
     gather_until: float = 0.0
@@ -82,9 +84,12 @@ async def run(writer: Writer) -> None:
 async def _work(writer: Writer, lane: Lane) -> None:
     try:
         while not writer.stop.is_set():
-            lease = await _claim(writer, lane)
-            if lease is not None:
-                await _carry(writer, lane, lease)
+            async with writer.room.shared():
+                lease = await _claim(writer, lane)
+                if lease is not None and not lease.suspect:
+                    await _carry(writer, lane, lease)
+            if lease is not None and lease.suspect:
+                await _carry_alone(writer, lane, lease)
     finally:
         if lane.connection is not None:
             lane.connection.terminate()
@@ -139,13 +144,29 @@ async def _require_schema(connection: "Connection") -> None:
         raise SchemaMissingError(f"PostgreSQL lacks {', '.join(missing)}: run `python -m worker migrate`")
 
 
-async def _carry(writer: Writer, lane: Lane, lease: Lease) -> None:
+async def _carry_alone(writer: Writer, lane: Lane, lease: Lease) -> None:
+    """Nothing else is in this worker's hands meanwhile, so that whatever it dies of counts against the right entry."""
+    writer.held[lease.token] = lease
+    async with writer.room.alone():
+        try:
+            failed = await queue.try_alone(writer.redis, lease)
+        except (RedisError, OSError) as error:
+            failed = None
+            await writer.redis_outage.pause(f"Redis: {type(error).__name__}")
+        if failed is None:
+            # Its lease is over or runs out.
+            writer.held.pop(lease.token, None)
+        else:
+            await _carry(writer, lane, lease, hopeless=failed >= queue.MAX_FAILURES_ALONE)
+
+
+async def _carry(writer: Writer, lane: Lane, lease: Lease, *, hopeless: bool = False) -> None:
     """Bring one range to its end: stored and acknowledged, or given back."""
     assert lane.connection is not None  # noqa: S101 - _claim had it
     writer.held[lease.token] = lease
     started = time.monotonic()
     try:
-        stored = await store_range(lane.connection, lease)
+        stored = await store_range(lane.connection, lease, hopeless=hopeless)
     except asyncio.CancelledError:
         lane.connection.terminate()
         await _release(writer, lease, ended=False, failed=False)

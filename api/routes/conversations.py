@@ -5,7 +5,7 @@ from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
 from api import changing, deleting, reading
-from api.routes.edge import TENANT, check_ids, connections_of, json_response, read_body
+from api.routes.edge import check_ids, connections_of, json_response, read_body, tenant_of
 from api.schemas.conversations import CreateConversation, CreateItems, UpdateConversation
 from api.schemas.edge import parse, parse_list_query
 
@@ -17,24 +17,28 @@ async def create(request: Request) -> Response:
     connections = connections_of(request)
     raw = await read_body(request, connections.settings.body_limit_bytes)
     body = parse(CreateConversation, raw or b"{}")
-    return json_response(orjson.dumps(await changing.create_conversation(connections, TENANT, body)))
+    return json_response(orjson.dumps(await changing.create_conversation(connections, tenant_of(request), body)))
 
 
 @router.get("/{conversation_id}")
 async def read(request: Request, conversation_id: str) -> Response:
-    return json_response(orjson.dumps(await reading.conversation(connections_of(request), TENANT, conversation_id)))
+    return json_response(
+        orjson.dumps(await reading.conversation(connections_of(request), tenant_of(request), conversation_id))
+    )
 
 
 @router.post("/{conversation_id}")
 async def update(request: Request, conversation_id: str) -> Response:
     connections = connections_of(request)
     body = parse(UpdateConversation, await read_body(request, connections.settings.body_limit_bytes))
-    return json_response(orjson.dumps(await changing.update_conversation(connections, TENANT, conversation_id, body)))
+    return json_response(
+        orjson.dumps(await changing.update_conversation(connections, tenant_of(request), conversation_id, body))
+    )
 
 
 @router.delete("/{conversation_id}")
 async def delete(request: Request, conversation_id: str) -> Response:
-    await deleting.delete_conversation(connections_of(request), TENANT, conversation_id)
+    await deleting.delete_conversation(connections_of(request), tenant_of(request), conversation_id)
     return json_response(orjson.dumps({"id": conversation_id, "object": "conversation.deleted", "deleted": True}))
 
 
@@ -42,25 +46,29 @@ async def delete(request: Request, conversation_id: str) -> Response:
 async def create_items(request: Request, conversation_id: str) -> Response:
     connections = connections_of(request)
     body = parse(CreateItems, await read_body(request, connections.settings.body_limit_bytes))
-    return json_response(orjson.dumps(await changing.create_items(connections, TENANT, conversation_id, body)))
+    return json_response(
+        orjson.dumps(await changing.create_items(connections, tenant_of(request), conversation_id, body))
+    )
 
 
 @router.get("/{conversation_id}/items")
 async def items(request: Request, conversation_id: str) -> Response:
     query = parse_list_query(request.query_params)
     listed = await reading.conversation_items(
-        connections_of(request), TENANT, conversation_id, query.after, query.limit, query.order
+        connections_of(request), tenant_of(request), conversation_id, query.after, query.limit, query.order
     )
     return json_response(orjson.dumps(listed))
 
 
 @router.get("/{conversation_id}/items/{item_id}")
 async def item(request: Request, conversation_id: str, item_id: str) -> Response:
-    return json_response(await reading.conversation_item(connections_of(request), TENANT, conversation_id, item_id))
+    return json_response(
+        await reading.conversation_item(connections_of(request), tenant_of(request), conversation_id, item_id)
+    )
 
 
 @router.delete("/{conversation_id}/items/{item_id}")
 async def delete_item(request: Request, conversation_id: str, item_id: str) -> Response:
     connections = connections_of(request)
-    await deleting.delete_item(connections, TENANT, conversation_id, item_id)
-    return json_response(orjson.dumps(await reading.conversation(connections, TENANT, conversation_id)))
+    await deleting.delete_item(connections, tenant_of(request), conversation_id, item_id)
+    return json_response(orjson.dumps(await reading.conversation(connections, tenant_of(request), conversation_id)))

@@ -1,45 +1,45 @@
 """What every request passes: a request id, the API key, the size of its body; and how errors leave."""
 
-import hmac
+import hashlib
 import logging
 from collections.abc import Awaitable, Callable
 from typing import cast
 
 from fastapi import FastAPI, Request
 from redis.exceptions import OutOfMemoryError, RedisError
-from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from api import errors
+from api import errors, metrics
 from api.connections import Connections
 from api.errors import ApiError
+from api.idempotency import NOT_IDEMPOTENT, Idempotency
 from api.ids import CONVERSATION, is_id, new_id
+from api.tenants import Caller, Keyring
 from api.upstream.exchange import UpstreamError
 
 log = logging.getLogger(__name__)
 
-# Version 1 has one tenant; every key and row carries it all the same.
-TENANT = "default"
 HOT_PATH = "/v1/responses"
+READING = ("GET", "HEAD")
 LONGEST_IDEMPOTENCY_KEY = 255
 # For a provider that does not say when to come back: most count by the minute.
 RATE_LIMIT_RETRY_SECONDS = 10.0
 
 
 class Edge:
-    """The outermost application: gives every answer its `x-request-id` and lets only those with the key into /v1.
+    """The outermost application: gives every answer its `x-request-id` and lets only those with a key into /v1.
 
     POST /v1/responses is answered here, in front of FastAPI (docs/adr/0005-hot-endpoint-before-fastapi.md).
     """
 
     def __init__(
-        self, app: FastAPI, api_key: str, create: Callable[[Connections, Request], Awaitable[Response]]
+        self, app: FastAPI, keyring: Keyring, create: Callable[[Connections, Request], Awaitable[Response]]
     ) -> None:
         self._app = app
-        self._expected = f"Bearer {api_key}".encode() if api_key else b""
+        self._keyring = keyring
         self._create = create
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -47,8 +47,9 @@ class Edge:
             await self._app(scope, receive, send)
             return
         request_id = new_id("req_").encode()
-        if self._expected and scope["path"].startswith("/v1") and not self._has_key(scope):
-            response = error_response(errors.invalid_api_key())
+        refused = self._admit(scope) if scope["path"].startswith("/v1") else None
+        if refused is not None:
+            response = error_response(refused)
         elif scope["path"] == HOT_PATH:
             response = await self._answer(Request(scope, receive))
         else:
@@ -57,8 +58,17 @@ class Edge:
         response.raw_headers.append((b"x-request-id", request_id))
         await response(scope, receive, send)
 
-    def _has_key(self, scope: Scope) -> bool:
-        return hmac.compare_digest(Headers(scope=scope).get("authorization", "").encode(), self._expected)
+    def _admit(self, scope: Scope) -> ApiError | None:
+        """Put the caller into the scope, where `caller_of` finds it; or why it may not come in."""
+        caller = self._keyring.find(next((value for name, value in scope["headers"] if name == b"authorization"), b""))
+        if caller is None:
+            return errors.invalid_api_key()
+        metrics.REQUESTS.labels(caller.tenant, caller.key).inc()
+        needed = "read" if scope["method"] in READING else "write"
+        if needed not in caller.scopes:
+            return errors.insufficient_scope(needed)
+        scope["caller"] = caller
+        return None
 
     async def _answer(self, request: Request) -> Response:
         if request.method != "POST":
@@ -82,13 +92,26 @@ def connections_of(request: Request) -> Connections:
     return cast("Connections", request.app.state.connections)
 
 
-def idempotency_key(request: Request) -> str:
-    """The client's key, or nothing; raises ApiError 400 for one that can't be kept."""
+def caller_of(request: Request) -> Caller:
+    return cast("Caller", request.scope["caller"])
+
+
+def tenant_of(request: Request) -> str:
+    return caller_of(request).tenant
+
+
+def idempotency_of(request: Request, raw: bytes) -> Idempotency:
+    """The client's Idempotency-Key, if any, and what a repetition must have in common with this request.
+
+    Raises ApiError 400 for a key that can't be kept.
+    """
     key = request.headers.get("idempotency-key", "")
+    if not key:
+        return NOT_IDEMPOTENT
     if len(key) > LONGEST_IDEMPOTENCY_KEY or not key.isascii() or not key.isprintable():
         message = f"The Idempotency-Key must be at most {LONGEST_IDEMPOTENCY_KEY} printable ASCII characters."
         raise errors.invalid("invalid_value", message, "Idempotency-Key")
-    return key
+    return Idempotency(key, hashlib.sha256(request.scope["path"].encode() + b"\n" + raw).hexdigest())
 
 
 def json_response(body: bytes, status: int = 200) -> Response:

@@ -6,7 +6,7 @@ from starlette.responses import Response
 
 from api import deleting, history, reading
 from api.connections import Connections
-from api.routes.edge import TENANT, check_ids, connections_of, idempotency_key, json_response, read_body
+from api.routes.edge import caller_of, check_ids, connections_of, idempotency_of, json_response, read_body, tenant_of
 from api.routes.stream import EventStream, leaving
 from api.schemas.edge import parse, parse_list_query, parse_resume_query
 from api.schemas.responses import CreateResponse
@@ -24,13 +24,13 @@ async def create(connections: Connections, request: Request) -> Response:
     body = parse(CreateResponse, raw)
     if not body.store:
         return await _unstored(connections, request, body)
-    key = idempotency_key(request)
+    caller = caller_of(request)
     try:
-        turn = await start_turn(connections, TENANT, body, raw, key)
+        turn = await start_turn(connections, caller, body, idempotency_of(request, raw))
     except Replay as earlier:
         if body.stream:
-            return EventStream(follow_log(connections, TENANT, earlier.response, 0))
-        return json_response(await ended_body(connections, TENANT, earlier.response))
+            return EventStream(follow_log(connections, caller.tenant, earlier.response, 0))
+        return json_response(await ended_body(connections, caller.tenant, earlier.response))
     if body.stream:
         return EventStream(follow(connections, turn))
     return json_response(await wait_for_body(turn))
@@ -38,7 +38,7 @@ async def create(connections: Connections, request: Request) -> Response:
 
 async def _unstored(connections: Connections, request: Request, body: CreateResponse) -> Response:
     """Nothing of it remains, so it stops when its client leaves."""
-    turn = await start_unstored(connections, TENANT, body)
+    turn = await start_unstored(connections, caller_of(request), body)
     if body.stream:
         return EventStream(follow(connections, turn), turn.leave)
     async with leaving(request.receive, turn.leave):
@@ -48,16 +48,16 @@ async def _unstored(connections: Connections, request: Request, body: CreateResp
 @router.get("/{response_id}")
 async def read(request: Request, response_id: str) -> Response:
     connections = connections_of(request)
-    body = await reading.response(connections, TENANT, response_id)
+    body = await reading.response(connections, tenant_of(request), response_id)
     query = parse_resume_query(request.query_params)
     if query is None:
         return json_response(body)
-    return EventStream(follow_log(connections, TENANT, response_id, query))
+    return EventStream(follow_log(connections, tenant_of(request), response_id, query))
 
 
 @router.delete("/{response_id}")
 async def delete(request: Request, response_id: str) -> Response:
-    await deleting.delete_response(connections_of(request), TENANT, response_id)
+    await deleting.delete_response(connections_of(request), tenant_of(request), response_id)
     return json_response(orjson.dumps({"id": response_id, "object": "response", "deleted": True}))
 
 
@@ -65,12 +65,12 @@ async def delete(request: Request, response_id: str) -> Response:
 async def cancel(request: Request, response_id: str) -> Response:
     """Answers with the ended response; one that had ended before is left as it is."""
     connections = connections_of(request)
-    await history.cancel(connections.redis, TENANT, response_id)
-    return json_response(await ended_body(connections, TENANT, response_id))
+    await history.cancel(connections.redis, tenant_of(request), response_id)
+    return json_response(await ended_body(connections, tenant_of(request), response_id))
 
 
 @router.get("/{response_id}/input_items")
 async def input_items(request: Request, response_id: str) -> Response:
     query = parse_list_query(request.query_params)
-    items = await reading.response_inputs(connections_of(request), TENANT, response_id)
+    items = await reading.response_inputs(connections_of(request), tenant_of(request), response_id)
     return json_response(orjson.dumps(reading.page(items, query.after, query.limit, query.order)))

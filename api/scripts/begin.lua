@@ -5,7 +5,7 @@
 local tenant, response, token, lock_ms, queue_limit = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 local thread, previous, previous_thread, previous_end = ARGV[6], ARGV[7], ARGV[8], ARGV[9]
 local new_thread, request = ARGV[10], ARGV[11]
-local idempotency, body_hash = ARGV[12], ARGV[13]
+local idempotency, request_hash = ARGV[12], ARGV[13]
 local known_generation, known_count = ARGV[14], tonumber(ARGV[15])
 
 -- This very begin again: its first reply was lost, or it comes so late that its turn has ended already.
@@ -19,7 +19,7 @@ end
 local idempotency_key = 'idem:' .. tenant .. ':' .. idempotency
 if idempotency ~= '' then
   local seen = redis.call('HMGET', idempotency_key, 'hash', 'response')
-  if seen[1] and seen[1] ~= body_hash then return {'idempotency_key_reused', seen[2]} end
+  if seen[1] and seen[1] ~= request_hash then return {'idempotency_key_reused', seen[2]} end
   if seen[1] then return {'replay', seen[2]} end
 end
 if redis.call('LLEN', QUEUE) >= queue_limit then return {'queue_full'} end
@@ -97,5 +97,5 @@ redis.call('DEL', load_key(tenant, thread))
 redis.call('HSET', resp_key(tenant, response), 'status', 'in_progress', 'thread', thread, 'token', token,
   'request', request, 'idempotency', idempotency, 'epoch', epoch)
 redis.call('ZADD', 'running', deadline, tenant .. ':' .. response)
-if idempotency ~= '' then redis.call('HSET', idempotency_key, 'hash', body_hash, 'response', response) end
+if idempotency ~= '' then redis.call('HSET', idempotency_key, 'hash', request_hash, 'response', response) end
 return {'ok', thread, items, generation, left_out}

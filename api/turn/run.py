@@ -2,7 +2,6 @@
 
 import asyncio
 import contextlib
-import hashlib
 import logging
 import time
 from collections.abc import AsyncIterator
@@ -19,9 +18,11 @@ from api.connections import Connections
 from api.errors import ApiError
 from api.history import Opening, Outcome
 from api.history_losses import Ended
+from api.idempotency import Idempotency
 from api.ids import THREAD, new_id
 from api.recent import Remembered
 from api.schemas.responses import CreateResponse
+from api.tenants import Caller
 from api.turn.answer import Answer
 from api.turn.asking import make_ask, resolve_references
 from api.turn.body import COMPLETED, Verdict, conclude, skeleton, with_output
@@ -51,10 +52,10 @@ class Question:
 
 
 async def start_turn(
-    connections: Connections, tenant: str, request: CreateResponse, raw: bytes, idempotency_key: str
+    connections: Connections, caller: Caller, request: CreateResponse, idempotency: Idempotency
 ) -> Turn:
     """Begin a stored turn and let it run in a task of its own; the client may leave."""
-    response, token = new_id("resp_"), new_token()
+    tenant, response, token = caller.tenant, new_id("resp_"), new_token()
     model = request.model or connections.settings.model
     start = skeleton(request, response, model, request.conversation_id)
     inputs = request.new_items()
@@ -68,8 +69,7 @@ async def start_turn(
         request=orjson.dumps({"response": start, "input": inputs, "stream": request.stream}),
         conversation=request.conversation_id,
         previous_response=previous,
-        idempotency_key=idempotency_key,
-        body_hash=hashlib.sha256(raw).hexdigest() if idempotency_key else "",
+        idempotency=idempotency,
         known_generation=known.generation,
         known_count=len(known.items),
     )

@@ -9,14 +9,16 @@ from api.ids import new_id
 from api.loading import rebuild
 from api.reading import hot_or_cold, missing, stored
 from api.schemas.responses import CreateResponse
+from api.tenants import Caller
 from api.turn.body import skeleton
 from api.turn.opening import check_conversation
 from api.turn.run import Question, run_unstored
 from api.turn.running import Turn
 
 
-async def start_unstored(connections: Connections, tenant: str, request: CreateResponse) -> Turn:
+async def start_unstored(connections: Connections, caller: Caller, request: CreateResponse) -> Turn:
     """Raises ApiError 404, 503; a turn without history needs no store at all."""
+    tenant = caller.tenant
     past = [orjson.loads(item) for item in await _history(connections, tenant, request)]
     response = new_id("resp_")
     model = request.model or connections.settings.model

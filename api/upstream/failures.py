@@ -57,7 +57,8 @@ def failure(status: int, error: Any, key: str, retry_after_seconds: float | None
     words = _message(error, key)
     if _codes(error) & TOO_LONG_CODES or (status not in (401, 403, 429) and TOO_LONG_WORDS.search(words)):
         # Whatever the status: llama-cpp-python has 500 for it, and no other attempt makes the question shorter.
-        return UpstreamError(400, "context_length_exceeded", words or "the input exceeds the model's context")
+        message = words or "the input exceeds the model's context"
+        return UpstreamError(400, "context_length_exceeded", message, param="input")
     match status:
         case 429:
             if _codes(error) & {"insufficient_quota"}:

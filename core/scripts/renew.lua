@@ -35,6 +35,7 @@ for index = 1, #acked, 2 do report(epoch, head, head, tonumber(acked[index]), to
 for _, member in ipairs(redis.call('ZRANGE', LEASES, '(0', '+inf', 'BYSCORE')) do
   redis.call('ZADD', LEASES, 0, member)
   redis.call('HINCRBY', ATTEMPTS, string.match(member, '^%d+'), -1)
+  redis.call('HDEL', ALONE, string.match(member, '^%d+'))
 end
 local known_ends = table.concat(ends, ' ')
 redis.call('HSET', META, 'epoch', epoch, 'run', run, 'start', text(head), 'head', text(head),

@@ -133,16 +133,22 @@ async def poison(stage: Stage) -> None:
 
 @fault(11, "an entry kills every worker that stores it")
 async def deadly_entry(stage: Stage) -> None:
-    """After some deaths its range is halved until it is alone, and then it is a dead letter."""
+    """After some deaths its range is halved until it is alone, and then it is a dead letter; no neighbour ever is."""
     gate = await stage.postgres_gate()
     deadly = stage.ledger.text().replace("t-", "deadly-")
     # On its way into a table; as a dead letter it does no harm.
     rule = gate.hold(deadly.encode(), times=100, within=b"PGCOPY")
     api = await stage.api()
     talk = await begin_talk(stage, api)
-    for number in range(3):
-        said = [stage.ledger.text() for _ in range(7)] + [deadly] if number == 1 else None
-        assert await append(stage, api, talk, texts=said) == 200
+    assert await append(stage, api, talk) == 200
+    assert await append(stage, api, talk, texts=[*(stage.ledger.text() for _ in range(7)), deadly]) == 200
+    for count in (20, 15):
+        assert await append(stage, api, talk, count) == 200
+    # A range of its own behind those 64 entries, in the other lane's hands as often as makes it a suspect too.
+    assert await stage.depth() == 64
+    neighbour = stage.ledger.text().replace("t-", "neighbour-")
+    beside = gate.hold(neighbour.encode(), times=queue.MAX_FAILURES, within=b"PGCOPY")
+    assert await append(stage, api, talk, texts=[neighbour]) == 200
     settings = {"PG_PORT": str(gate.port), "BATCH_ENTRIES": "32" if stage.large else "8"}
     deaths = 0
     while True:
@@ -156,24 +162,20 @@ async def deadly_entry(stage: Stage) -> None:
             break
         deaths += 1
         assert deaths < 30
-        # What the other lane holds at each death would be suspected as well, so it may get done first.
-        await wait_until(lambda: _holds_one_range(stage), "the other lane to be done with all else")
+        if deaths <= queue.MAX_FAILURES:
+            await held(beside.held)
         await worker.kill()
         rule.held.clear()
+        beside.held.clear()
         # Hurried also in the large variant: a dozen leases would be minutes of nothing.
         await stage.let_leases_end(hurried=True)
     stage.seen["deaths"] = deaths
-    assert deaths >= queue.MAX_FAILURES
+    assert deaths >= queue.MAX_FAILURES + queue.MAX_FAILURES_ALONE
     stage.dead_expected = 1
     [(reason, entry)] = await stage.dead_letters()
     assert reason.startswith("its worker failed")
     assert deadly.encode() in entry
     await fill(stage, api)
-
-
-async def _holds_one_range(stage: Stage) -> bool:
-    state = await queue.status(stage.redis)
-    return state.never_leased == 0 and state.leases == 1
 
 
 @fault(14, "one lease is held by a killed worker at scale-in")

@@ -13,6 +13,7 @@ if redis.call('HGET', META, 'epoch') ~= epoch or not redis.call('ZSCORE', LEASES
 redis.call('ZREM', LEASES, member)
 redis.call('HDEL', SESSIONS, token)
 redis.call('HDEL', ATTEMPTS, from)
+redis.call('HDEL', ALONE, from)
 local head = redis.call('HGET', META, 'head')
 if from ~= head then
   redis.call('HSET', ACKED, from, to)

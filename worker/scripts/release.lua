@@ -8,7 +8,11 @@ if redis.call('HGET', META, 'epoch') ~= epoch or not deadline then return 0 end
 -- A retry whose first reply was lost.
 if deadline == '0' then return 1 end
 redis.call('ZADD', LEASES, 0, member)
-if failed ~= '1' then redis.call('HINCRBY', ATTEMPTS, from, -1) end
+if failed ~= '1' then
+  redis.call('HINCRBY', ATTEMPTS, from, -1)
+  -- Its holder lives.
+  redis.call('HDEL', ALONE, from)
+end
 if ended == '1' then
   local former = string.match(redis.call('HGET', SESSIONS, token) or '', '(%S+)$') or '-'
   redis.call('HSET', SESSIONS, token, from .. ' ' .. to .. ' - ' .. former)

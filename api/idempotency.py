@@ -1,0 +1,14 @@
+"""What makes a request the repetition of another one."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Idempotency:
+    """A client's key, empty without one, and the hash of its request: only the very same one is a repetition."""
+
+    key: str
+    request_hash: str
+
+
+NOT_IDEMPOTENT = Idempotency("", "")

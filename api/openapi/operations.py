@@ -1,0 +1,93 @@
+"""How an endpoint is written down: its parameters, its body, its answer and the ways in which it fails."""
+
+from api.openapi.failures import WITH_ID, answers
+from api.openapi.notation import TEXT, Json, one_of, ref
+from api.routes.edge import LONGEST_IDEMPOTENCY_KEY
+from api.schemas.edge import DEFAULT_LIMIT, LIST_LIMIT, LONGEST_NUMBER
+
+# Every endpoint under /v1 can meet these.
+ALWAYS = (401, 403, 500, 503)
+
+
+def parameter(place: str, name: str, description: str, schema: Json) -> Json:
+    return {"name": name, "in": place, "required": place == "path", "description": description, "schema": schema}
+
+
+def path_id(name: str, prefix: str) -> Json:
+    return parameter("path", name, f"`{prefix}…`", TEXT)
+
+
+IDEMPOTENCY_KEY = parameter(
+    "header",
+    "Idempotency-Key",
+    "For 24 hours the same key with the same body gets the same response, with another body 409.",
+    {"type": "string", "maxLength": LONGEST_IDEMPOTENCY_KEY, "pattern": "^[ -~]*$"},
+)
+PAGING = [
+    parameter("query", "after", "The `last_id` of the page before.", TEXT),
+    parameter(
+        "query",
+        "limit",
+        "How many at most.",
+        {"type": "integer", "minimum": 1, "maximum": LIST_LIMIT, "default": DEFAULT_LIMIT},
+    ),
+    parameter("query", "order", "Oldest (`asc`) or newest first.", {**one_of("asc", "desc"), "default": "desc"}),
+]
+RESUMING = [
+    parameter("query", "stream", "The events instead of the object.", {"type": "boolean", "default": False}),
+    parameter(
+        "query",
+        "starting_after",
+        "Only events after this sequence number.",
+        {"type": "integer", "minimum": 0, "maximum": 10 ** (LONGEST_NUMBER - 1) - 1},
+    ),
+]
+
+
+def json_answer(name: str, description: str = "Done.") -> Json:
+    return {
+        "description": description,
+        "headers": WITH_ID,
+        "content": {"application/json": {"schema": ref(name)}},
+    }
+
+
+def json_or_events(name: str) -> Json:
+    answer = json_answer(name, "The object; with `stream` its events.")
+    answer["content"]["text/event-stream"] = {"schema": ref("ResponseStreamEvent")}
+    return answer
+
+
+def json_body(name: str, examples: dict[str, Json], *, required: bool = True) -> Json:
+    content = {"schema": ref(name), "examples": {title: {"value": value} for title, value in examples.items()}}
+    return {"required": required, "content": {"application/json": content}}
+
+
+def operation(
+    tag: str,
+    name: str,
+    summary: str,
+    answer: Json,
+    *,
+    body: Json | None = None,
+    parameters: list[Json] | None = None,
+    errors: tuple[int, ...] = (),
+    description: str = "",
+) -> Json:
+    """An endpoint under /v1; `errors`: the statuses beside those that each one, or each one with a body, can meet."""
+    failing = sorted({*errors, *ALWAYS, *((400, 413) if body else ())})
+    return {
+        "tags": [tag],
+        "operationId": name,
+        "summary": summary,
+        **({"description": description} if description else {}),
+        "parameters": parameters or [],
+        **({"requestBody": body} if body else {}),
+        "responses": {"200": answer, **answers(*failing)},
+    }
+
+
+def open_operation(tag: str, name: str, summary: str, media_type: str, schema: Json) -> Json:
+    """One outside /v1, that asks for no key."""
+    answer = {"description": "Done.", "headers": WITH_ID, "content": {media_type: {"schema": schema}}}
+    return {"tags": [tag], "operationId": name, "summary": summary, "security": [], "responses": {"200": answer}}

@@ -1,0 +1,1 @@
+"""The service in front of llama.cpp's own server, which real users run: `make test-llama`."""

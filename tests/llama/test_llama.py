@@ -1,0 +1,119 @@
+"""Turns on a real model server: real tokens, real `usage`, real streams, real errors."""
+
+from collections.abc import AsyncIterator
+
+import pytest
+from openai import AsyncOpenAI, AsyncStream, BadRequestError
+from openai.types.responses import Response, ResponseStreamEvent
+
+from tests.chatting import items_of, rest, stream, text_until
+from tests.conftest import StartService
+from tests.running import Service
+from tests.talking import talk
+
+pytestmark = pytest.mark.anyio
+
+SHORT = 16
+# More than one read of the network brings.
+LONGER = 512
+# The model's own words, for it spells all others in bytes.
+LONG = "the time is now and what will you do with all of it "
+# 12 tokens for the text and some for the form: 700 times does not fit into 8192.
+TOO_LONG = LONG * 700
+
+
+@pytest.fixture
+async def client(llama_service: Service) -> AsyncIterator[AsyncOpenAI]:
+    async with talk(llama_service) as one:
+        yield one
+
+
+def tokens(response: Response) -> tuple[int, int]:
+    assert response.usage is not None
+    assert not response.usage.model_extra, "the usage is not the server's"
+    return response.usage.input_tokens, response.usage.output_tokens
+
+
+def estimated(response: Response) -> int:
+    """The server sends no usage in a stream; what stands in for it says so."""
+    assert response.usage is not None
+    assert response.usage.model_extra == {"estimated": True}
+    return response.usage.input_tokens
+
+
+async def test_a_chat_remembers(client: AsyncOpenAI) -> None:
+    """The second turn's question holds the first one and its answer, as the model counts them."""
+    conversation = await client.conversations.create()
+    first = await client.responses.create(input=LONG, conversation=conversation.id, max_output_tokens=SHORT)
+    assert (first.status, first.model) == ("incomplete", "tiny")
+    assert first.incomplete_details is not None
+    assert first.incomplete_details.reason == "max_output_tokens"
+    asked, answered = tokens(first)
+    assert answered == SHORT
+    second = await client.responses.create(input=LONG, conversation=conversation.id, max_output_tokens=SHORT)
+    assert tokens(second)[0] >= 2 * asked + answered - SHORT // 2
+    assert await items_of(client, conversation.id) == [LONG, first.output_text, LONG, second.output_text]
+
+
+async def last_of(events: AsyncStream[ResponseStreamEvent], pieces: list[str] | None = None) -> Response:
+    """Read to the end: the final response; the text goes to `pieces`."""
+    final: Response | None = None
+    async for event in events:
+        if event.type == "response.output_text.delta" and pieces is not None:
+            pieces.append(event.delta)
+        if event.type in ("response.completed", "response.incomplete", "response.failed"):
+            final = event.response
+    assert final is not None
+    return final
+
+
+async def test_a_stream_remembers(client: AsyncOpenAI) -> None:
+    events = await stream(client, LONG, max_output_tokens=SHORT)
+    first = await last_of(events)
+    events = await stream(client, LONG, previous_response_id=first.id, max_output_tokens=LONGER)
+    pieces: list[str] = []
+    final = await last_of(events, pieces)
+    assert len(pieces) > 1
+    assert "".join(pieces) == final.output_text
+    assert final.status == "incomplete"
+    assert estimated(final) > 2 * estimated(first)
+    assert await client.responses.retrieve(final.id) == final
+
+
+async def test_cancel_from_another_process(
+    client: AsyncOpenAI, start_service: StartService, llama_service: Service
+) -> None:
+    """The server is then free for the next question: it does one at a time."""
+    other = await start_service(
+        OPENAI_BASE_URL=llama_service.environment["OPENAI_BASE_URL"], MODEL="tiny", worker=False
+    )
+    conversation = await client.conversations.create()
+    events = await stream(client, LONG, conversation=conversation.id)
+    opened = await anext(aiter(events))
+    assert opened.type == "response.created"
+    said = await text_until(events, 3)
+    async with talk(other) as elsewhere:
+        cancelled = await elsewhere.responses.cancel(opened.response.id)
+    remaining, terminal = await rest(events)
+    assert (terminal, cancelled.status) == ("response.incomplete", "cancelled")
+    assert cancelled.output_text.startswith(said)
+    assert await items_of(client, conversation.id) == [LONG, said + remaining]
+    after = await client.responses.create(input=LONG, conversation=conversation.id, max_output_tokens=SHORT)
+    assert after.status == "incomplete"
+
+
+@pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
+async def test_a_prompt_over_the_context(client: AsyncOpenAI, streamed: bool) -> None:
+    conversation = await client.conversations.create()
+    if streamed:
+        events = await stream(client, TOO_LONG, conversation=conversation.id)
+        failed = await last_of(events)
+        assert failed.status == "failed"
+        assert failed.error is not None
+        assert str(failed.error.code) == "context_length_exceeded"
+    else:
+        with pytest.raises(BadRequestError) as error:
+            await client.responses.create(input=TOO_LONG, conversation=conversation.id)
+        assert (error.value.code, error.value.param) == ("context_length_exceeded", "input")
+        assert "8192" in error.value.message
+    assert await items_of(client, conversation.id) == []
