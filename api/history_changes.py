@@ -6,7 +6,8 @@ from typing import Any, Literal
 
 from redis.asyncio import Redis
 
-from api.history import script
+from api.history import IDEMPOTENCY_SECONDS, script
+from api.idempotency import NOT_IDEMPOTENT, Idempotency
 from api.store import StoredConversation
 from core.entry import Kind, item_tail, tail
 from core.queue import Receipt, receipt
@@ -135,10 +136,13 @@ async def warm(
 class Changed:
     """`reason` is `ok`, or why nothing was changed; `detail` the creation time (s), or the running response's id.
 
+    `replay`: an Idempotency-Key was used for the same request before; `detail` is the creation time and its `ids`.
     `queued` is what went into the queue; None after a repetition of what was done before.
     """
 
-    reason: Literal["ok", "gone", "cold", "locked", "queue_full", "no_item", "running"]
+    reason: Literal[
+        "ok", "gone", "cold", "locked", "queue_full", "no_item", "running", "replay", "idempotency_key_reused"
+    ]
     detail: str
     queued: Receipt | None
 
@@ -157,12 +161,18 @@ async def append(
     *,
     created_at: int | None = None,
     metadata: bytes = b"",
+    idempotency: Idempotency = NOT_IDEMPOTENT,
+    ids: str = "",
 ) -> Changed:
-    """Add items (id, JSON) and, when given, replace the metadata; with `created_at` the conversation is made new."""
+    """Add items (id, JSON) and, when given, replace the metadata; with `created_at` the conversation is made new.
+
+    `ids` are those that the answer needs beside the request, for its repetition.
+    """
+    once = (idempotency.key, idempotency.request_hash, ids, IDEMPOTENCY_SECONDS)
     tails = (item_tail(item_id, None, body) for item_id, body in items)
     create = created_at is not None
     reply = await _append(
-        redis, tenant, conversation, int(create), queue_limit, created_at or 0, metadata, _token(), *tails
+        redis, tenant, conversation, int(create), queue_limit, created_at or 0, metadata, _token(), *once, *tails
     )
     return _changed(reply)
 

@@ -93,9 +93,10 @@ async def create(redis: Redis, *texts: str, name: str = CONVERSATION) -> str:
     return name
 
 
-async def append(redis: Redis, text: str, name: str = CONVERSATION, limit: int = LIMIT) -> str:
+async def append(redis: Redis, text: str, name: str = CONVERSATION, limit: int = LIMIT, key: str = "") -> str:
     item_id = f"msg_{next(numbers)}"
-    return (await history_changes.append(redis, TENANT, name, [(item_id, said(item_id, text))], limit)).reason
+    items, once = [(item_id, said(item_id, text))], Idempotency(key, "h")
+    return (await history_changes.append(redis, TENANT, name, items, limit, idempotency=once, ids=item_id)).reason
 
 
 async def texts(redis: Redis, thread: str = CONVERSATION) -> list[str]:

@@ -117,7 +117,7 @@ def _log(picture: Picture, rest: str) -> bool:
 
 
 def _key(picture: Picture, rest: str) -> bool:
-    tenant, response = rest.partition(":")[0], picture.hashes[f"idem:{rest}"]["response"]
+    tenant, response = rest.partition(":")[0], picture.hashes[f"idem:{rest}"].get("response")
     return (f"{tenant}:{response}" in picture.running) == (picture.lives[f"idem:{rest}"] == FOR_EVER)
 
 

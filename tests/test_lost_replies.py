@@ -175,6 +175,12 @@ async def _(_: Lanes, redis: Redis) -> Call:
     return lambda: create(redis, "a", "b")
 
 
+@case("items with an idempotency key")
+async def _(_: Lanes, redis: Redis) -> Call:
+    await create(redis, "a")
+    return lambda: append(redis, "b", key="key")
+
+
 async def _hot(_: Lanes, redis: Redis) -> None:
     await create(redis, "a")
 

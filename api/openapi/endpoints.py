@@ -110,6 +110,8 @@ CONVERSATION_PATHS: dict[str, Json] = {
                 {"empty": {}, "with items": {"items": [HELLO], "metadata": {"topic": "greetings"}}},
                 required=False,
             ),
+            parameters=[IDEMPOTENCY_KEY],
+            errors=(409,),
         ),
     },
     "/v1/conversations/{conversation_id}": {
@@ -127,8 +129,8 @@ CONVERSATION_PATHS: dict[str, Json] = {
             "Replace the metadata",
             json_answer("Conversation"),
             body=json_body("UpdateConversation", {"a topic": {"metadata": {"topic": "weather"}}}),
-            parameters=[CONVERSATION_ID],
-            errors=(404,),
+            parameters=[CONVERSATION_ID, IDEMPOTENCY_KEY],
+            errors=(404, 409),
         ),
         "delete": operation(
             CONVERSATIONS,
@@ -154,7 +156,7 @@ CONVERSATION_PATHS: dict[str, Json] = {
             "Add items",
             json_answer("ConversationItemList", "The new items."),
             body=json_body("CreateItems", {"a message": {"items": [HELLO]}}),
-            parameters=[CONVERSATION_ID],
+            parameters=[CONVERSATION_ID, IDEMPOTENCY_KEY],
             errors=(404, 409),
         ),
     },

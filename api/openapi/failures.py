@@ -39,7 +39,7 @@ CODES: dict[int, dict[str, str]] = {
     409: {
         "conversation_locked": "The conversation has a running response; the message names it.",
         "response_running": "The response is still running.",
-        "idempotency_key_reused": "The Idempotency-Key was used with another body.",
+        "idempotency_key_reused": "The Idempotency-Key was used for another request.",
     },
     413: {"request_too_large": "The body is larger than the limit, 10 MiB unless the operator said otherwise."},
     429: {"rate_limit_exceeded": "A rate limit is reached; Retry-After tells when to come back."},

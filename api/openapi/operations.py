@@ -20,7 +20,7 @@ def path_id(name: str, prefix: str) -> Json:
 IDEMPOTENCY_KEY = parameter(
     "header",
     "Idempotency-Key",
-    "For 24 hours the same key with the same body gets the same response, with another body 409.",
+    "For 24 hours the same key with the same body gets the same answer, with another body or endpoint 409.",
     {"type": "string", "maxLength": LONGEST_IDEMPOTENCY_KEY, "pattern": "^[ -~]*$"},
 )
 PAGING = [

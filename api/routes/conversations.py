@@ -5,7 +5,7 @@ from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
 from api import changing, deleting, reading
-from api.routes.edge import check_ids, connections_of, json_response, read_body, tenant_of
+from api.routes.edge import check_ids, connections_of, idempotency_of, json_response, read_body, tenant_of
 from api.schemas.conversations import CreateConversation, CreateItems, UpdateConversation
 from api.schemas.edge import parse, parse_list_query
 
@@ -16,8 +16,9 @@ router = APIRouter(prefix="/v1/conversations", dependencies=[Depends(check_ids)]
 async def create(request: Request) -> Response:
     connections = connections_of(request)
     raw = await read_body(request, connections.settings.body_limit_bytes)
-    body = parse(CreateConversation, raw or b"{}")
-    return json_response(orjson.dumps(await changing.create_conversation(connections, tenant_of(request), body)))
+    body, once = parse(CreateConversation, raw or b"{}"), idempotency_of(request, raw)
+    made = await changing.create_conversation(connections, tenant_of(request), body, once)
+    return json_response(orjson.dumps(made))
 
 
 @router.get("/{conversation_id}")
@@ -30,10 +31,10 @@ async def read(request: Request, conversation_id: str) -> Response:
 @router.post("/{conversation_id}")
 async def update(request: Request, conversation_id: str) -> Response:
     connections = connections_of(request)
-    body = parse(UpdateConversation, await read_body(request, connections.settings.body_limit_bytes))
-    return json_response(
-        orjson.dumps(await changing.update_conversation(connections, tenant_of(request), conversation_id, body))
-    )
+    raw = await read_body(request, connections.settings.body_limit_bytes)
+    body, once = parse(UpdateConversation, raw), idempotency_of(request, raw)
+    updated = await changing.update_conversation(connections, tenant_of(request), conversation_id, body, once)
+    return json_response(orjson.dumps(updated))
 
 
 @router.delete("/{conversation_id}")
@@ -45,10 +46,10 @@ async def delete(request: Request, conversation_id: str) -> Response:
 @router.post("/{conversation_id}/items")
 async def create_items(request: Request, conversation_id: str) -> Response:
     connections = connections_of(request)
-    body = parse(CreateItems, await read_body(request, connections.settings.body_limit_bytes))
-    return json_response(
-        orjson.dumps(await changing.create_items(connections, tenant_of(request), conversation_id, body))
-    )
+    raw = await read_body(request, connections.settings.body_limit_bytes)
+    body, once = parse(CreateItems, raw), idempotency_of(request, raw)
+    made = await changing.create_items(connections, tenant_of(request), conversation_id, body, once)
+    return json_response(orjson.dumps(made))
 
 
 @router.get("/{conversation_id}/items")

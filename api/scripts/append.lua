@@ -1,11 +1,19 @@
 -- Change a conversation without a turn: create it, add items, replace its metadata. Refused while a turn runs.
--- Answers {'ok', created, receipt} or {reason, detail}.
+-- What is done stands under the client's Idempotency-Key from the same step on, with the ids that were made for it.
+-- Answers {'ok', created, receipt}, {'replay', 'CREATED IDS'} or {reason, detail}.
 local tenant, thread, create, queue_limit = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local created, metadata, token = ARGV[5], ARGV[6], ARGV[7]
-local FIRST_ITEM = 8
+local idempotency, request_hash, ids, idempotency_seconds = ARGV[8], ARGV[9], ARGV[10], ARGV[11]
+local FIRST_ITEM = 12
 local conv, list = conv_key(tenant, thread), items_key(tenant, thread)
 local state = redis.call('HMGET', conv, 'deleted', 'len', 'lock', 'last', 'created', 'epoch')
 if written(token) then return {'ok', state[5]} end
+local idempotency_key = 'idem:' .. tenant .. ':' .. idempotency
+if idempotency ~= '' then
+  local seen = redis.call('HMGET', idempotency_key, 'hash', 'created', 'ids')
+  if seen[1] and seen[1] ~= request_hash then return {'idempotency_key_reused'} end
+  if seen[1] then return {'replay', seen[2] .. ' ' .. seen[3]} end
+end
 if redis.call('LLEN', QUEUE) >= queue_limit then return {'queue_full'} end
 if state[1] then return {'gone'} end
 if create == '1' then
@@ -40,5 +48,9 @@ redis.call('HINCRBY', conv, 'unstored', #pushed)
 redis.call('PERSIST', conv)
 redis.call('PERSIST', list)
 redis.call('DEL', load_key(tenant, thread))
+if idempotency ~= '' then
+  redis.call('HSET', idempotency_key, 'hash', request_hash, 'created', created, 'ids', ids)
+  redis.call('EXPIRE', idempotency_key, idempotency_seconds)
+end
 ring()
 return {'ok', created, receipt()}

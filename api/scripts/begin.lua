@@ -19,7 +19,7 @@ end
 local idempotency_key = 'idem:' .. tenant .. ':' .. idempotency
 if idempotency ~= '' then
   local seen = redis.call('HMGET', idempotency_key, 'hash', 'response')
-  if seen[1] and seen[1] ~= request_hash then return {'idempotency_key_reused', seen[2]} end
+  if seen[1] and seen[1] ~= request_hash then return {'idempotency_key_reused', seen[2] or ''} end
   if seen[1] then return {'replay', seen[2]} end
 end
 if redis.call('LLEN', QUEUE) >= queue_limit then return {'queue_full'} end
