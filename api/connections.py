@@ -12,7 +12,7 @@ from api.lanes import Lanes
 from api.recent import Recent
 from api.ring import Ring
 from api.settings import Settings
-from api.upstream.exchange import Upstream
+from api.upstream.routing import Routing
 from core.epochs import Epochs
 
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Connections:
     ring: Ring
     lanes: Lanes
     store: "asyncpg.Pool[Any]"
-    upstream: Upstream
+    upstream: Routing
     tasks: asyncio.TaskGroup
     """Owns every turn: a client that leaves does not end one, the end of the process does."""
     running: "dict[str, Turn]" = field(default_factory=dict)

@@ -19,9 +19,7 @@ from api.settings import Settings
 from api.tenants import Keyring
 from api.turn.orphans import sweep
 from api.turn.pulse import pulse
-from api.upstream.chat_completions import ChatCompletions
-from api.upstream.echo import Echo
-from api.upstream.exchange import Upstream
+from api.upstream.routing import Routing
 from core import queue
 from core.durability import verify
 from core.epochs import Epochs
@@ -44,7 +42,7 @@ def create_app(settings: Settings, keyring: Keyring) -> FastAPI:
     @contextlib.asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         pool = await open_pool(settings.postgres, STORE_CONNECTIONS, "chatbot-api")
-        upstream = _upstream(settings)
+        upstream = Routing(settings.upstreams)
         # What is there now lives as long as the process.
         gc.freeze()
         gc.set_threshold(GC_THRESHOLD)
@@ -85,9 +83,7 @@ def create_app(settings: Settings, keyring: Keyring) -> FastAPI:
     return app
 
 
-def _connect(
-    settings: Settings, pool: "asyncpg.Pool[Any]", upstream: Upstream, tasks: asyncio.TaskGroup
-) -> Connections:
+def _connect(settings: Settings, pool: "asyncpg.Pool[Any]", upstream: Routing, tasks: asyncio.TaskGroup) -> Connections:
     ring = Ring(tasks)
     epochs = Epochs(settings.redis, settings.postgres, "chatbot-api-epochs", ring.put_back)
     redis = queue.connect(settings.redis, REDIS_CONNECTIONS, epochs.greet)
@@ -99,12 +95,6 @@ async def _verify(app: FastAPI, connections: Connections) -> None:
     if await verify(connections.redis, connections.settings.redis_appendfsync):
         app.state.exit_status = 2
         signal.raise_signal(signal.SIGTERM)
-
-
-def _upstream(settings: Settings) -> Upstream:
-    if settings.upstream_url:
-        return ChatCompletions(settings.upstream_url, settings.upstream_key, settings.upstream_timeouts)
-    return Echo()
 
 
 def interrupt_turns(connections: Connections) -> None:

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from api.tenants import Callers, KeysFileError, only, read_keys
-from api.upstream.chat_completions import Timeouts
+from api.upstream.file import read_upstreams
+from api.upstream.settings import Kind, ProviderSettings, Timeouts, Upstreams, only_upstream
 from core.settings import (
     Environment,
     PostgresSettings,
@@ -29,11 +30,11 @@ class Settings:
     callers: Callers | None
     """Who may call, as it was at the start; None when `AUTH=none` was said on purpose."""
     keys_file: Path | None
-    upstream_url: str
-    """Empty: the built-in model `echo` answers."""
-    upstream_key: str
-    upstream_timeouts: Timeouts
+    upstreams: Upstreams
+    upstreams_file: str
+    """Empty: OPENAI_BASE_URL is the one upstream, or else the built-in model `echo`."""
     model: str
+    """Of requests that name none."""
     redis: RedisSettings
     redis_appendfsync: str
     postgres: PostgresSettings
@@ -49,25 +50,17 @@ class Settings:
 def read_settings(environment: Environment) -> Settings:
     """Read and check everything; raises SettingsError with all that is wrong."""
     keys_file, callers = _keys(environment)
-    upstream_key = environment.text("OPENAI_API_KEY")
-    upstream_url = environment.text("OPENAI_BASE_URL", OPENAI_URL if upstream_key else "").rstrip("/")
-    if upstream_url and not upstream_url.startswith(("http://", "https://")):
-        environment.errors.append(f"OPENAI_BASE_URL={upstream_url!r} must start with http:// or https://")
+    upstreams_file = environment.text("UPSTREAMS_FILE")
+    upstreams, model = _upstreams(environment, upstreams_file)
     settings = Settings(
         host=host(environment),
         port=environment.port("PORT", 4000),
         metrics_port=environment.port("METRICS_PORT", 9090),
         callers=callers,
         keys_file=keys_file,
-        upstream_url=upstream_url,
-        upstream_key=upstream_key,
-        upstream_timeouts=Timeouts(
-            connect=environment.seconds("UPSTREAM_CONNECT_SECONDS", 5, 0.1, 60),
-            first_token=environment.seconds("UPSTREAM_FIRST_TOKEN_SECONDS", 60, 0.1, 3600),
-            between_tokens=environment.seconds("UPSTREAM_BETWEEN_TOKENS_SECONDS", 30, 0.1, 3600),
-            whole=environment.seconds("UPSTREAM_WHOLE_SECONDS", 600, 0.1, 86_400),
-        ),
-        model=environment.text("MODEL", "gpt-4o-mini" if upstream_url else ECHO),
+        upstreams=upstreams,
+        upstreams_file=upstreams_file,
+        model=model,
         redis=redis_settings(environment),
         redis_appendfsync=redis_appendfsync(environment),
         postgres=postgres_settings(environment),
@@ -101,3 +94,34 @@ def _keys(environment: Environment) -> tuple[Path | None, Callers | None]:
     except KeysFileError as error:
         environment.errors.append(f"KEYS_FILE={keys_file} is wrong: {error}")
         return None, None
+
+
+def _upstreams(environment: Environment, file: str) -> tuple[Upstreams, str]:
+    """Who can be asked, and the model of requests that name none."""
+    timeouts = Timeouts(
+        connect=environment.seconds("UPSTREAM_CONNECT_SECONDS", 5, 0.1, 60),
+        first_token=environment.seconds("UPSTREAM_FIRST_TOKEN_SECONDS", 60, 0.1, 3600),
+        between_tokens=environment.seconds("UPSTREAM_BETWEEN_TOKENS_SECONDS", 30, 0.1, 3600),
+        whole=environment.seconds("UPSTREAM_WHOLE_SECONDS", 600, 0.1, 86_400),
+    )
+    if file:
+        return _from_file(environment, file, timeouts)
+    key = environment.text("OPENAI_API_KEY")
+    url = environment.text("OPENAI_BASE_URL", OPENAI_URL if key else "").rstrip("/")
+    if url and not url.startswith(("http://", "https://")):
+        environment.errors.append(f"OPENAI_BASE_URL={url!r} must start with http:// or https://")
+    kind: Kind = "chat_completions" if url else "echo"
+    upstreams = only_upstream(ProviderSettings(kind, url, key, timeouts))
+    return upstreams, environment.text("MODEL", "gpt-4o-mini" if url else ECHO)
+
+
+def _from_file(environment: Environment, file: str, timeouts: Timeouts) -> tuple[Upstreams, str]:
+    if environment.text("OPENAI_BASE_URL"):
+        environment.errors.append("OPENAI_BASE_URL and UPSTREAMS_FILE are both set: name that server in the file")
+    faults = len(environment.errors)
+    upstreams = read_upstreams(file, environment, timeouts)
+    model = environment.text("MODEL", upstreams.first_model)
+    if len(environment.errors) == faults and not upstreams.answers_for(model):
+        why = f"MODEL={model!r} is no model of UPSTREAMS_FILE" if model else "MODEL is missing"
+        environment.errors.append(f"{why}: requests that name no model are answered by it")
+    return upstreams, model

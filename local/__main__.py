@@ -11,6 +11,7 @@ from functools import partial
 
 import orjson
 
+from api.settings import Settings as ApiSettings
 from core.settings import SettingsError, report
 from local.children import HOST, StartError, end_stale
 from local.embedded import (
@@ -110,9 +111,7 @@ def _greeting(settings: Settings) -> str:
     key = " -H 'Authorization: Bearer YOUR_KEY'" if api.callers else ""
     body = orjson.dumps({"model": api.model, "input": "Hello!"}).decode()
     lines = {
-        "upstream": f"{api.model} at {api.upstream_url}"
-        if api.upstream_url
-        else "none, the built-in model `echo` answers (OPENAI_API_KEY or OPENAI_BASE_URL choose another)",
+        "upstream": _upstream_line(api),
         "key": str(api.keys_file or "API_KEY") if api.callers else "none is asked for (API_KEY asks for one)",
         "try": f"curl {url}/responses -H 'Content-Type: application/json'{key} -d {shlex.quote(body)}",
         "chat": "make chat",
@@ -121,6 +120,15 @@ def _greeting(settings: Settings) -> str:
         "metrics": f"http://{HOST}:{api.metrics_port}/metrics http://{HOST}:{settings.health_port}/metrics",
     }
     return f"\n{url} is ready; Ctrl-C stops it\n\n" + "".join(f"  {name:9} {line}\n" for name, line in lines.items())
+
+
+def _upstream_line(api: ApiSettings) -> str:
+    if api.upstreams_file:
+        return f"{', '.join(api.upstreams.providers)} by {api.upstreams_file}; {api.model} when none is named"
+    [upstream] = api.upstreams.providers.values()
+    if upstream.base_url:
+        return f"{api.model} at {upstream.base_url}"
+    return "none, the built-in model `echo` answers (OPENAI_API_KEY or OPENAI_BASE_URL choose another)"
 
 
 def _connect_line(environment: Mapping[str, str]) -> str:

@@ -17,7 +17,7 @@ from api.ring import Ring
 from api.settings import read_settings
 from api.turn.follow import CutError, follow
 from api.turn.running import KEPT_FRAMES, Turn
-from api.upstream.echo import Echo
+from api.upstream.routing import Routing
 from core.epochs import Epochs
 from core.settings import Environment
 from core.store import open_pool
@@ -139,7 +139,7 @@ async def test_a_reader_whose_events_are_gone_is_let_go(asking_service: Service,
     async with asyncio.TaskGroup() as tasks:
         ring = Ring(tasks)
         epochs = Epochs(settings.redis, settings.postgres, "test", ring.put_back)
-        connections = Connections(settings, redis, epochs, ring, Lanes(redis), pool, Echo(), tasks)
+        connections = Connections(settings, redis, epochs, ring, Lanes(redis), pool, Routing(settings.upstreams), tasks)
         turn = Turn(TENANT, "resp_gone", "conv_gone", "token", streamed=True)
         for _ in range(3 * KEPT_FRAMES):
             turn.emit(b"response.output_text.delta", b'"delta":"x"')

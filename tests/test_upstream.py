@@ -9,8 +9,6 @@ from typing import Any
 import aiohttp
 import pytest
 
-from api.upstream.chat_completions import ChatCompletions, Timeouts
-from api.upstream.echo import Echo
 from api.upstream.exchange import (
     Ask,
     Delta,
@@ -19,10 +17,11 @@ from api.upstream.exchange import (
     Refusal,
     Text,
     ToolCall,
-    Upstream,
     UpstreamError,
     Usage,
 )
+from api.upstream.routing import Routing
+from api.upstream.settings import ProviderSettings, Timeouts, only_upstream
 from local.children import HOST, free_port
 from tests.fake_upstream import fake_upstream_in
 from tests.running import Part
@@ -30,6 +29,7 @@ from tests.waiting import wait_until
 
 pytestmark = pytest.mark.anyio
 KEY = "sk-secret-key"
+ECHO = ProviderSettings("echo")
 COUNTED = Usage(10, 2, cached_tokens=2, reasoning_tokens=1)
 STOP, CALLS = Finish("stop"), Finish("tool_calls")
 WEATHER = {"type": "function", "name": "weather", "description": "d", "parameters": {"type": "object"}, "strict": True}
@@ -44,14 +44,15 @@ async def fake(folder: Path) -> AsyncIterator[Part]:
 
 
 @contextlib.asynccontextmanager
-async def made(port: int, timeouts: Timeouts | None = None, **retries: Any) -> AsyncIterator[ChatCompletions]:
-    upstream = ChatCompletions(f"http://{HOST}:{port}/v1", KEY, timeouts, **retries)
+async def made(port: int, timeouts: Timeouts | None = None, **retries: int) -> AsyncIterator[Routing]:
+    url = f"http://{HOST}:{port}/v1"
+    upstream = Routing(only_upstream(ProviderSettings("chat_completions", url, KEY, timeouts or Timeouts(), **retries)))
     yield upstream
     await upstream.close()
 
 
 @pytest.fixture
-async def upstream(fake: Part) -> AsyncIterator[ChatCompletions]:
+async def upstream(fake: Part) -> AsyncIterator[Routing]:
     async with made(fake.port) as one:
         yield one
 
@@ -60,7 +61,7 @@ def ask(model: str, text: str = "hi", **more: Any) -> Ask:
     return Ask(model, [{"type": "message", "role": "user", "content": text}], **more)
 
 
-async def streamed(upstream: Upstream, question: Ask) -> list[Delta]:
+async def streamed(upstream: Routing, question: Ask) -> list[Delta]:
     """Everything that came, checked for what every stream promises."""
     pieces = [deltas async for deltas in upstream.stream(question)]
     assert all(pieces)
@@ -70,7 +71,7 @@ async def streamed(upstream: Upstream, question: Ask) -> list[Delta]:
     return deltas
 
 
-async def collect(upstream: Upstream, question: Ask, deltas: list[Delta]) -> None:
+async def collect(upstream: Routing, question: Ask, deltas: list[Delta]) -> None:
     async for piece in upstream.stream(question):
         deltas += piece
 
@@ -129,7 +130,7 @@ async def seen(fake: Part, text: str) -> list[dict[str, Any]]:
 )
 @pytest.mark.parametrize("way", ["stream", "complete"])
 async def test_every_dialect_says_hello_world(
-    upstream: ChatCompletions, model: str, way: str, reasoning: str, usage: Usage | None, finish: Finish
+    upstream: Routing, model: str, way: str, reasoning: str, usage: Usage | None, finish: Finish
 ) -> None:
     question = ask(f"fake-{model}")
     deltas = await streamed(upstream, question) if way == "stream" else await upstream.complete(question)
@@ -154,7 +155,7 @@ async def test_every_dialect_says_hello_world(
     ],
 )
 async def test_function_calls_are_put_together(
-    upstream: ChatCompletions, model: str, expected: list[tuple[str | None, str, str]]
+    upstream: Routing, model: str, expected: list[tuple[str | None, str, str]]
 ) -> None:
     deltas = await streamed(upstream, ask(f"fake-{model}"))
     found = calls(deltas)
@@ -165,14 +166,14 @@ async def test_function_calls_are_put_together(
 
 
 @pytest.mark.parametrize("way", ["stream", "complete"])
-async def test_a_tool_is_called_and_its_result_answered(upstream: ChatCompletions, way: str) -> None:
+async def test_a_tool_is_called_and_its_result_answered(upstream: Routing, way: str) -> None:
     question = ask("fake-tool", tools=[WEATHER])
     deltas = await streamed(upstream, question) if way == "stream" else await upstream.complete(question)
     assert calls(deltas) == {0: ("call_fake", "weather", '{"city": "Oslo"}')}
     assert deltas[-1] == CALLS
 
 
-async def test_a_refusal_and_a_character_in_pieces(upstream: ChatCompletions) -> None:
+async def test_a_refusal_and_a_character_in_pieces(upstream: Routing) -> None:
     assert told(await streamed(upstream, ask("fake-refusal")), Refusal) == "I won't"
     assert told(await streamed(upstream, ask("fake-bytewise"))) == "Grüße 🌍"
 
@@ -222,7 +223,7 @@ async def test_a_failure_is_told_after_the_text_before_it(
 ) -> None:
     quick = Timeouts(connect=1, first_token=0.3, between_tokens=0.2)
     deltas: list[Delta] = []
-    async with made(fake.port, quick, attempts=1) as upstream:
+    async with made(fake.port, quick, retries=0) as upstream:
         with pytest.raises(UpstreamError) as caught:
             await collect(upstream, ask(f"fake-{model}"), deltas)
     error = caught.value
@@ -235,7 +236,7 @@ async def test_a_failure_is_told_after_the_text_before_it(
 @pytest.mark.parametrize(
     ("model", "words"), [("400", "fake error 400"), ("detail", "Field required"), ("redirect", "HTTP 307")]
 )
-async def test_the_providers_words_reach_the_client(upstream: ChatCompletions, model: str, words: str) -> None:
+async def test_the_providers_words_reach_the_client(upstream: Routing, model: str, words: str) -> None:
     with pytest.raises(UpstreamError, match=words):
         await upstream.complete(ask(f"fake-{model}"))
 
@@ -255,7 +256,7 @@ async def test_the_providers_words_reach_the_client(upstream: ChatCompletions, m
     ],
 )
 async def test_what_may_pass_is_tried_again(
-    fake: Part, upstream: ChatCompletions, model: str, attempts: int, works: bool, way: str
+    fake: Part, upstream: Routing, model: str, attempts: int, works: bool, way: str
 ) -> None:
     question = ask(model, f"{model} {way}")
     with contextlib.nullcontext() if works else pytest.raises(UpstreamError):
@@ -264,13 +265,13 @@ async def test_what_may_pass_is_tried_again(
     assert len(await seen(fake, f"{model} {way}")) == attempts
 
 
-async def test_nothing_is_tried_again_after_the_first_token(fake: Part, upstream: ChatCompletions) -> None:
+async def test_nothing_is_tried_again_after_the_first_token(fake: Part, upstream: Routing) -> None:
     with pytest.raises(UpstreamError):
         await streamed(upstream, ask("fake-reset", "once only"))
     assert len(await seen(fake, "once only")) == 1
 
 
-async def test_the_providers_wish_to_wait_is_passed_on(upstream: ChatCompletions) -> None:
+async def test_the_providers_wish_to_wait_is_passed_on(upstream: Routing) -> None:
     with pytest.raises(UpstreamError) as caught:
         await upstream.complete(ask("fake-429-later"))
     assert caught.value.retry_after_seconds == 77
@@ -287,7 +288,7 @@ async def test_each_wait_has_its_own_time(fake: Part) -> None:
             await streamed(upstream, ask("fake-hang-middle"))
 
 
-async def test_connections_are_kept_alive(fake: Part, upstream: ChatCompletions) -> None:
+async def test_connections_are_kept_alive(fake: Part, upstream: Routing) -> None:
     for _ in range(5):
         await streamed(upstream, ask("fake-late-end", "one connection"))
         await upstream.complete(ask("fake", "one connection"))
@@ -297,13 +298,13 @@ async def test_connections_are_kept_alive(fake: Part, upstream: ChatCompletions)
 async def test_comments_do_not_make_a_client_wait_for_ever(fake: Part) -> None:
     """Each comment keeps the socket busy, and none is a token."""
     quick = Timeouts(first_token=0.2, between_tokens=0.2)
-    async with made(fake.port, quick, attempts=1) as upstream:
+    async with made(fake.port, quick, retries=0) as upstream:
         with pytest.raises(UpstreamError, match="before the first token"):
             await streamed(upstream, ask("fake-comments"))
 
 
 async def test_the_whole_answer_has_an_end(fake: Part) -> None:
-    async with made(fake.port, Timeouts(whole=0.3), attempts=1) as upstream:
+    async with made(fake.port, Timeouts(whole=0.3), retries=0) as upstream:
         with pytest.raises(UpstreamError) as caught:
             await streamed(upstream, ask("fake-slow-50ms"))
         assert caught.value.code == "upstream_timeout"
@@ -326,7 +327,7 @@ async def test_a_slow_reader_is_not_a_slow_provider(fake: Part) -> None:
     assert text.endswith("word32")
 
 
-async def test_who_leaves_ends_the_providers_work(fake: Part, upstream: ChatCompletions) -> None:
+async def test_who_leaves_ends_the_providers_work(fake: Part, upstream: Routing) -> None:
     async with contextlib.aclosing(upstream.stream(ask("fake-hang-middle", "leaving"))) as stream:
         await anext(stream)
 
@@ -337,13 +338,13 @@ async def test_who_leaves_ends_the_providers_work(fake: Part, upstream: ChatComp
 
 
 async def test_nobody_listens() -> None:
-    async with made(free_port(), attempts=2) as upstream:
+    async with made(free_port(), retries=1) as upstream:
         with pytest.raises(UpstreamError) as caught:
             await upstream.complete(ask("fake"))
     assert (caught.value.status, caught.value.code) == (502, "upstream_error")
 
 
-async def test_what_is_sent(fake: Part, upstream: ChatCompletions) -> None:
+async def test_what_is_sent(fake: Part, upstream: Routing) -> None:
     await upstream.complete(ask("fake", "sent whole"))
     await streamed(upstream, ask("fake", "sent streamed", max_output_tokens=9, temperature=0))
     whole, stream = (await seen(fake, "sent whole"))[0], (await seen(fake, "sent streamed"))[0]
@@ -353,26 +354,27 @@ async def test_what_is_sent(fake: Part, upstream: ChatCompletions) -> None:
     assert whole["headers"]["authorization"] == f"Bearer {KEY}"
 
 
-async def test_a_large_question(upstream: ChatCompletions) -> None:
+async def test_a_large_question(upstream: Routing) -> None:
     deltas = await upstream.complete(ask("fake", "x" * 3_000_000))
     assert told(deltas).endswith("word32")
 
 
-async def test_models(upstream: ChatCompletions) -> None:
-    assert await upstream.models() == ["fake", "fake-tool"]
+async def test_models(upstream: Routing) -> None:
+    assert await upstream.models() == {"fake": "upstream", "fake-tool": "upstream"}
 
 
 @pytest.mark.parametrize("text", ["one  two\nthree ", "", " ", "word"])
 async def test_echo(text: str) -> None:
-    echo = Echo()
+    echo = Routing(only_upstream(ECHO))
     deltas = await streamed(echo, ask("echo", text))
     assert told(deltas) == told(await echo.complete(ask("echo", text))) == text
     assert deltas[-2] == Usage(-(-len(text) // 4), -(-len(text) // 4), estimated=True)
-    assert await echo.models() == ["echo"]
+    assert await echo.models() == {"echo": "upstream"}
 
 
 async def test_echo_comes_word_by_word() -> None:
-    assert [told(deltas) for deltas in [piece async for piece in Echo().stream(ask("echo", "a b c"))]] == [
+    echo = Routing(only_upstream(ECHO))
+    assert [told(deltas) for deltas in [piece async for piece in echo.stream(ask("echo", "a b c"))]] == [
         "a",
         " b",
         " c",

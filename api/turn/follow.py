@@ -91,7 +91,7 @@ async def follow_log(connections: Connections, tenant: str, response: str, first
 
 
 def _patience_seconds(connections: Connections) -> float:
-    return connections.settings.upstream_timeouts.whole + GRACE_SECONDS
+    return connections.upstream.longest_seconds + GRACE_SECONDS
 
 
 async def _ended(connections: Connections, tenant: str, response: str) -> bool:

@@ -30,8 +30,9 @@ from api.turn.ending import make_ending
 from api.turn.events import terminal_frame
 from api.turn.opening import new_token, open_turn
 from api.turn.running import Interruption, Turn
-from api.upstream.exchange import Ask, Finish, Upstream, UpstreamError
+from api.upstream.exchange import Ask, Finish, UpstreamError
 from api.upstream.messages import callable_tools
+from api.upstream.routing import Routing
 
 log = logging.getLogger(__name__)
 Json = dict[str, Any]
@@ -57,6 +58,7 @@ async def start_turn(
     """Begin a stored turn and let it run in a task of its own; the client may leave."""
     tenant, response, token = caller.tenant, new_id("resp_"), new_token()
     model = request.model or connections.settings.model
+    connections.upstream.route(model)  # nothing is begun for a model that nobody answers for
     start = skeleton(request, response, model, request.conversation_id)
     inputs = request.new_items()
     previous = request.previous_response_id or ""
@@ -168,7 +170,7 @@ def announce(turn: Turn, start: Json) -> None:
         turn.notify()
 
 
-async def relay(upstream: Upstream, ask: Ask, turn: Turn, answer: Answer) -> None:
+async def relay(upstream: Routing, ask: Ask, turn: Turn, answer: Answer) -> None:
     """Pass every piece of the answer on as it comes."""
     if not turn.streamed:
         answer.add_all(await upstream.complete(ask))

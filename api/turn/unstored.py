@@ -17,11 +17,12 @@ from api.turn.running import Turn
 
 
 async def start_unstored(connections: Connections, caller: Caller, request: CreateResponse) -> Turn:
-    """Raises ApiError 404, 503; a turn without history needs no store at all."""
+    """Raises ApiError 404, 503, UpstreamError 404; a turn without history needs no store at all."""
     tenant = caller.tenant
+    model = request.model or connections.settings.model
+    connections.upstream.route(model)  # nothing is read for a model that nobody answers for
     past = [orjson.loads(item) for item in await _history(connections, tenant, request)]
     response = new_id("resp_")
-    model = request.model or connections.settings.model
     turn = Turn(tenant, response, "", "", streamed=request.stream, stored=False)
     start = skeleton(request, response, model, request.conversation_id)
     question = Question(request, start, past, request.new_items())

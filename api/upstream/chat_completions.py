@@ -1,106 +1,89 @@
-"""An OpenAI-compatible chat-completions server, over one HTTP session that is kept alive."""
+"""An OpenAI-compatible chat-completions server, over one HTTP session that is kept alive: one try of each call."""
 
 import asyncio
 import contextlib
 import io
-import random
-import time
-from collections.abc import AsyncGenerator, Awaitable, Callable
-from dataclasses import dataclass
-from typing import TypeVar
+from collections.abc import Awaitable
 
 import aiohttp
 import orjson
 from yarl import URL
 
-from api.upstream.exchange import Ask, Delta
-from api.upstream.failures import EmptyStreamError, PassingError, refused, timed_out, unreachable, unreadable
+from api.upstream.exchange import Ask, Delta, Stream
+from api.upstream.failures import EmptyStreamError, refused, timed_out, unreachable, unreadable
 from api.upstream.flow import Flow
 from api.upstream.messages import chat_request
 from api.upstream.reply import Reply
+from api.upstream.settings import Timeouts
 from api.upstream.sse import Decoder
 
-T = TypeVar("T")
 OPENAI_HOST = "api.openai.com"
 # An error's body is read this far: enough for any message, too little to hurt.
 ERROR_BYTES = 64 * 1024
-FIRST_PAUSE_SECONDS = 0.25
 # aiohttp warns above this size, for it writes such a body in one go; a file object goes in pieces.
 LARGE_BODY_BYTES = 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Timeouts:
-    """Seconds. A `complete` waits `whole` for its one answer, for nothing tells that the model is at work."""
+class _Whole:
+    """A stream that was over when it came."""
 
-    connect: float = 5.0
-    first_token: float = 60.0
-    between_tokens: float = 30.0
-    whole: float = 600.0
+    def __init__(self, deltas: list[Delta]) -> None:
+        self.first = deltas
+
+    async def read(self) -> list[Delta]:
+        return []
+
+    def close(self) -> None:
+        pass
 
 
 class ChatCompletions:
-    """Retries (with jitter, `attempts` in all, within `retry_seconds`) happen before the first token only: what a
-    client has seen can't be taken back. Made outside of an event loop, it opens its session with the first request."""
+    """Made outside of an event loop, it opens its session with the first request."""
 
-    def __init__(
-        self,
-        url: str,
-        key: str,
-        timeouts: Timeouts | None = None,
-        attempts: int = 3,
-        retry_seconds: float = 10.0,
-    ) -> None:
+    def __init__(self, url: str, key: str, timeouts: Timeouts) -> None:
         self._chat_url = URL(f"{url}/chat/completions")
         self._models_url = URL(f"{url}/models")
         self._openai = self._chat_url.host == OPENAI_HOST
         self._key = key
-        self._timeouts = timeouts or Timeouts()
+        self._timeouts = timeouts
         self._stream_timeout = self._client_timeout(self._timeouts.first_token)
         self._whole_timeout = self._client_timeout(self._timeouts.whole)
-        self._attempts = attempts
-        self._retry_seconds = retry_seconds
         self._opened: aiohttp.ClientSession | None = None
 
-    async def stream(self, ask: Ask) -> AsyncGenerator[list[Delta], None]:
-        body = orjson.dumps(chat_request(ask, stream=True, openai=self._openai))
+    async def begin(self, ask: Ask) -> Stream:
         try:
-            flow, deltas = await self._retried(lambda: self._begin(body, ask))
+            return await self._begin(ask)
         except EmptyStreamError:
             # llama.cpp's Python server answers so where the prompt is too long. Not streamed, it says what is wrong.
-            yield await self.complete(ask)
-            return
-        try:
-            while deltas:
-                yield deltas
-                deltas = await flow.read()
-        finally:
-            flow.close()
-
-    async def complete(self, ask: Ask) -> list[Delta]:
-        body = orjson.dumps(chat_request(ask, stream=False, openai=self._openai))
-        return await self._retried(lambda: self._ask_whole(body, ask))
+            return _Whole(await self.complete(ask))
 
     async def models(self) -> list[str]:
-        return await self._retried(self._list_models)
+        response = await self._sent(self._session.get(self._models_url, timeout=self._stream_timeout))
+        try:
+            return [model["id"] for model in orjson.loads(await _read(response))["data"]]
+        except (ValueError, KeyError, TypeError) as error:
+            raise unreadable("a list of models that can't be read") from error
 
     async def close(self) -> None:
         if self._opened is not None:
             await self._opened.close()
 
-    async def _begin(self, body: bytes, ask: Ask) -> tuple[Flow, list[Delta]]:
+    async def _begin(self, ask: Ask) -> Stream:
         """Send the question and wait for the first token: the part that may be tried again."""
+        body = orjson.dumps(chat_request(ask, stream=True, openai=self._openai))
         asked_at = asyncio.get_running_loop().time()
         response = await self._post(body, self._stream_timeout)
         reply = Reply(ask, self._key)
         flow = Flow(response, reply, asked_at, self._timeouts.first_token, self._timeouts.between_tokens)
         try:
-            return flow, await flow.read()
+            flow.first = await flow.read()
         except BaseException:
             flow.close()
             raise
+        return flow
 
-    async def _ask_whole(self, body: bytes, ask: Ask) -> list[Delta]:
+    async def complete(self, ask: Ask) -> list[Delta]:
+        body = orjson.dumps(chat_request(ask, stream=False, openai=self._openai))
         response = await self._post(body, self._whole_timeout)
         answer = await _read(response)
         reply = Reply(ask, self._key)
@@ -109,13 +92,6 @@ class ChatCompletions:
             return reply.read([answer]) + reply.ending()
         decoder = Decoder()
         return reply.read([*decoder.feed(answer), decoder.end()]) + reply.ending()
-
-    async def _list_models(self) -> list[str]:
-        response = await self._sent(self._session.get(self._models_url, timeout=self._stream_timeout))
-        try:
-            return [model["id"] for model in orjson.loads(await _read(response))["data"]]
-        except (ValueError, KeyError, TypeError) as error:
-            raise unreadable("a list of models that can't be read") from error
 
     async def _post(self, body: bytes, timeout: aiohttp.ClientTimeout) -> aiohttp.ClientResponse:  # noqa: ASYNC109
         data = body if len(body) < LARGE_BODY_BYTES else io.BytesIO(body)
@@ -138,21 +114,6 @@ class ChatCompletions:
         finally:
             response.close()
         raise refused(response.status, body, response.headers, self._key)
-
-    async def _retried(self, attempt: Callable[[], Awaitable[T]]) -> T:
-        end = time.monotonic() + self._retry_seconds
-        failed = 0
-        while True:
-            try:
-                return await attempt()
-            except PassingError as error:
-                failed += 1
-                pause = error.retry_after_seconds
-                if pause is None:
-                    pause = random.uniform(0, FIRST_PAUSE_SECONDS * 2 ** (failed - 1))  # noqa: S311 - jitter is no secret
-                if failed >= self._attempts or time.monotonic() + pause > end:
-                    raise
-            await asyncio.sleep(pause)
 
     @property
     def _session(self) -> aiohttp.ClientSession:

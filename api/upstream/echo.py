@@ -2,23 +2,42 @@
 
 import asyncio
 import re
-from collections.abc import AsyncGenerator
 
 from api.upstream.estimate import estimated_usage
-from api.upstream.exchange import Ask, Delta, Finish, Text
+from api.upstream.exchange import Ask, Delta, Finish, Stream, Text
 
 NAME = "echo"
 WORD = re.compile(r"\s*\S+\s*?|\s+")
 
 
+class _Words:
+    def __init__(self, ask: Ask) -> None:
+        self._ask = ask
+        self._text = _last_words(ask)
+        self._words = WORD.finditer(self._text)
+        self._over = False
+        self.first = self._next()
+
+    def _next(self) -> list[Delta]:
+        if word := next(self._words, None):
+            return [Text(word[0])]
+        if self._over:
+            return []
+        self._over = True
+        return _ending(self._ask, self._text)
+
+    async def read(self) -> list[Delta]:
+        # Nothing else waits here, and a long text must not keep the event loop from everybody else.
+        await asyncio.sleep(0)
+        return self._next()
+
+    def close(self) -> None:
+        pass
+
+
 class Echo:
-    async def stream(self, ask: Ask) -> AsyncGenerator[list[Delta], None]:
-        text = _last_words(ask)
-        for word in WORD.findall(text):
-            yield [Text(word)]
-            # Nothing else waits here, and a long text must not keep the event loop from everybody else.
-            await asyncio.sleep(0)
-        yield _ending(ask, text)
+    async def begin(self, ask: Ask) -> Stream:
+        return _Words(ask)
 
     async def complete(self, ask: Ask) -> list[Delta]:
         text = _last_words(ask)

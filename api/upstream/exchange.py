@@ -1,6 +1,5 @@
 """What a turn and an upstream say to each other: one Ask there, lists of deltas back."""
 
-from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, Protocol
 
@@ -89,11 +88,21 @@ class UpstreamError(Exception):
         self.retry_after_seconds = retry_after_seconds
 
 
-class Upstream(Protocol):
-    """A model provider. Both ways of asking end with one Usage and one Finish; `stream` yields what each network read
-    brought (a list that is never empty), in order; who leaves early closes it (`contextlib.aclosing`)."""
+class Stream(Protocol):
+    """An answer that has begun: `first` is what came first, `read` gives what each network read brings (last, Usage and
+    Finish) and then an empty list. Who has it closes it."""
 
-    def stream(self, ask: Ask) -> AsyncGenerator[list[Delta], None]: ...
+    first: list[Delta]
+
+    async def read(self) -> list[Delta]: ...
+
+    def close(self) -> None: ...
+
+
+class Upstream(Protocol):
+    """A server with models. Each call is one try; both ways of asking end with one Usage and one Finish."""
+
+    async def begin(self, ask: Ask) -> Stream: ...
 
     async def complete(self, ask: Ask) -> list[Delta]: ...
 

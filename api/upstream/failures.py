@@ -17,11 +17,15 @@ TOO_LONG_CODES = frozenset({"context_length_exceeded", "exceed_context_size_erro
 TOO_LONG_WORDS = re.compile(r"context (length|size|window)|maximum context|prompt is too long", re.IGNORECASE)
 
 
-class PassingError(UpstreamError):
+class ProviderError(UpstreamError):
+    """The provider's own failure, not the request's: another provider may well answer."""
+
+
+class PassingError(ProviderError):
     """A failure that another attempt may not meet."""
 
 
-class EmptyStreamError(UpstreamError):
+class EmptyStreamError(ProviderError):
     """A stream with HTTP 200 and not one byte in it."""
 
     def __init__(self) -> None:
@@ -53,7 +57,7 @@ def failure_in_answer(error: Any, key: str) -> UpstreamError:  # noqa: ANN401 - 
 
 
 def failure(status: int, error: Any, key: str, retry_after_seconds: float | None = None) -> UpstreamError:  # noqa: ANN401
-    kind = PassingError if status in PASSING else UpstreamError
+    kind = PassingError if status in PASSING else ProviderError
     words = _message(error, key)
     if _codes(error) & TOO_LONG_CODES or (status not in (401, 403, 429) and TOO_LONG_WORDS.search(words)):
         # Whatever the status: llama-cpp-python has 500 for it, and no other attempt makes the question shorter.
@@ -62,14 +66,15 @@ def failure(status: int, error: Any, key: str, retry_after_seconds: float | None
     match status:
         case 429:
             if _codes(error) & {"insufficient_quota"}:
-                kind = UpstreamError  # no wait brings money
+                kind = ProviderError  # no wait brings money
             message = "the model provider's rate limit is reached"
             return kind(429, "rate_limit_exceeded", message, retry_after_seconds=retry_after_seconds)
         case 400 | 404 | 413 | 422:
             message = words or f"the model provider refused the request (HTTP {status})"
-            return UpstreamError(400, "upstream_rejected", message)
+            # 404: this provider does not have the model.
+            return (ProviderError if status == 404 else UpstreamError)(400, "upstream_rejected", message)
         case 401 | 403:
-            return UpstreamError(502, "upstream_auth", "the model provider refused this server's credentials")
+            return ProviderError(502, "upstream_auth", "the model provider refused this server's credentials")
         case 408 | 504:
             return kind(504, "upstream_timeout", f"the model provider timed out (HTTP {status})")
         case _:
@@ -83,7 +88,7 @@ def unreachable(error: Exception) -> UpstreamError:
 
 
 def unreadable(what: str) -> UpstreamError:
-    return UpstreamError(502, "upstream_error", f"the model provider sent {what}")
+    return ProviderError(502, "upstream_error", f"the model provider sent {what}")
 
 
 def timed_out(what: str) -> UpstreamError:

@@ -26,6 +26,7 @@ class Flow:
         between_tokens_seconds: float,
     ) -> None:
         """`asked_at` is the loop's time: the first token's clock runs since then."""
+        self.first: list[Delta] = []
         self._response = response
         self._content = response.content
         self._reply = reply

@@ -1,0 +1,128 @@
+"""From the name of a model to the providers that answer for it: what a turn asks."""
+
+import asyncio
+import dataclasses
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import NamedTuple, TypeVar
+
+from api.upstream.exchange import Ask, Delta, UpstreamError
+from api.upstream.failures import ProviderError, timed_out
+from api.upstream.provider import Provider
+from api.upstream.settings import ANY_MODEL, Upstreams
+
+T = TypeVar("T")
+# A provider that doesn't list its models within this is left out: a list is no reason to wait as for an answer.
+LIST_SECONDS = 10.0
+MOST_NAMES_TOLD = 50
+
+
+class Target(NamedTuple):
+    provider: Provider
+    model: str
+    """As this provider calls it; empty: as the client does."""
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """What is configured for a model: its targets in the order in which they are asked, and its limits, if known."""
+
+    targets: tuple[Target, ...]
+    context_tokens: int | None = None
+    max_output_tokens: int | None = None
+
+
+class Routing:
+    """Another target is asked only before the first token, and only when the failure isn't the request's own."""
+
+    def __init__(self, upstreams: Upstreams) -> None:
+        self._providers = {name: Provider(name, settings) for name, settings in upstreams.providers.items()}
+        self._routes: dict[str, Route] = {}
+        for name, model in upstreams.models.items():
+            own = "" if name == ANY_MODEL else name
+            targets = tuple(Target(self._providers[to.provider], to.model or own) for to in model.targets)
+            route = Route(targets, model.context_tokens, model.max_output_tokens)
+            self._routes.update(dict.fromkeys((name, *model.aliases), route))
+        self.longest_seconds = max(
+            sum(target.provider.longest_seconds for target in route.targets) for route in self._routes.values()
+        )
+        """After this every answer is over, whatever happened to it."""
+
+    def route(self, model: str) -> Route:
+        """Raises UpstreamError 404 for a model that nobody answers for."""
+        route = self._routes.get(model) or self._routes.get(ANY_MODEL)
+        if route is None or model == ANY_MODEL:
+            raise _unknown_model(model, sorted(self._routes.keys() - {ANY_MODEL}))
+        return route
+
+    async def stream(self, ask: Ask) -> AsyncGenerator[list[Delta], None]:
+        """What each network read brought (a list that is never empty), in order, and last Usage and Finish; who leaves
+        early closes it (`contextlib.aclosing`)."""
+        stream = await self._answered(ask, Provider.begin)
+        try:
+            deltas = stream.first
+            while deltas:
+                yield deltas
+                deltas = await stream.read()
+        finally:
+            stream.close()
+
+    async def complete(self, ask: Ask) -> list[Delta]:
+        return await self._answered(ask, Provider.complete)
+
+    async def _answered(self, ask: Ask, call: Callable[[Provider, Ask], Awaitable[T]]) -> T:
+        """The first target's answer that there is; the first failure when there is none."""
+        route = self.route(ask.model)
+        failures: list[UpstreamError] = []
+        for target in route.targets:
+            try:
+                return await call(target.provider, _for_target(ask, route, target))
+            except ProviderError as error:
+                failures.append(error)
+        raise failures[0]
+
+    async def models(self) -> dict[str, str]:
+        """Every model that can be asked for, and whose it is. Those of a provider that is down are left out, unless
+        there is nothing else to tell: then its UpstreamError is raised."""
+        found: dict[str, str] = {}
+        failure: UpstreamError | None = None
+        anything = self._routes.get(ANY_MODEL)
+        providers = [target.provider for target in anything.targets if not target.model] if anything else []
+        for provider, names in zip(providers, await asyncio.gather(*map(_listed, providers)), strict=True):
+            if isinstance(names, UpstreamError):
+                failure = failure or names
+            else:
+                found.update((name, provider.name) for name in names if name not in found)
+        found.update((name, route.targets[0].provider.name) for name, route in self._routes.items())
+        found.pop(ANY_MODEL, None)
+        if failure is not None and not found:
+            raise failure
+        return found
+
+    async def close(self) -> None:
+        for provider in self._providers.values():
+            await provider.close()
+
+
+def _for_target(ask: Ask, route: Route, target: Target) -> Ask:
+    if ask.max_output_tokens is None and route.max_output_tokens is not None:
+        ask = dataclasses.replace(ask, max_output_tokens=route.max_output_tokens)
+    if target.model and target.model != ask.model:
+        ask = dataclasses.replace(ask, model=target.model)
+    return ask
+
+
+async def _listed(provider: Provider) -> list[str] | UpstreamError:
+    try:
+        async with asyncio.timeout(LIST_SECONDS):
+            return await provider.models()
+    except UpstreamError as error:
+        return error
+    except TimeoutError:
+        return timed_out("before it had listed its models")
+
+
+def _unknown_model(model: str, names: list[str]) -> UpstreamError:
+    shown = ", ".join(names[:MOST_NAMES_TOLD]) + (", …" if len(names) > MOST_NAMES_TOLD else "")
+    message = f"The model '{model}' does not exist. The models are: {shown}."
+    return UpstreamError(404, "model_not_found", message, param="model")
