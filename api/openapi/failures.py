@@ -32,7 +32,7 @@ CODES: dict[int, dict[str, str]] = {
         "response_not_found": "No such response; it may have been deleted.",
         "conversation_not_found": "No such conversation; it may have been deleted.",
         "item_not_found": "No such item; it may have been deleted.",
-        "model_not_found": "The upstream offers no such model.",
+        "model_not_found": "No upstream answers for a model of this name.",
         "unknown_url": "There is no such endpoint.",
     },
     405: {"method_not_allowed": "The endpoint does not take this method."},
