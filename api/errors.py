@@ -108,6 +108,15 @@ def outcome_unknown(response: str) -> ApiError:
     return ApiError(503, "service_unavailable", "outcome_unknown", message, headers=headers)
 
 
+def response_interrupted(response: str, *, stored: bool) -> ApiError:
+    """Cancelled, or cut off by the end of its process. What is stored of it would be there twice after a retry."""
+    message = "The answer was broken off before its end."
+    if stored:
+        message += f" What had come is in its conversation; GET /v1/responses/{response} shows it."
+    headers = {"retry-after": UNAVAILABLE_RETRY_SECONDS, "x-should-retry": "false" if stored else "true"}
+    return ApiError(503, "service_unavailable", "response_interrupted", message, headers=headers)
+
+
 def invalid_api_key() -> ApiError:
     message = "The API key is missing or wrong. Send it as 'Authorization: Bearer KEY'."
     return ApiError(401, INVALID, "invalid_api_key", message, headers={"www-authenticate": "Bearer"})

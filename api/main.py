@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from api.connections import Connections
 from api.lanes import Lanes
 from api.ring import Ring
-from api.routes import conversations, health, models, pages, responses
+from api.routes import chat, conversations, health, models, pages, responses
 from api.routes.edge import add_error_answers
 from api.settings import Settings
 from api.tenants import Keyring
@@ -78,7 +78,7 @@ def create_app(settings: Settings, keyring: Keyring) -> FastAPI:
     app.state.draining = False
     app.state.exit_status = 0
     add_error_answers(app)
-    for module in (responses, conversations, models, health, pages):
+    for module in (responses, conversations, chat, models, health, pages):
         app.include_router(module.router)
     return app
 

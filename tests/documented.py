@@ -38,12 +38,14 @@ def check_documented(method: str, path: str, status: int, headers: Mapping[str, 
     ]
     assert not missing, f"{method} {path} {status} lacks the headers {missing}"
     assert kind in told["content"], f"{method} {path} {status} is {kind}"
+    name = told["content"][kind]["schema"]["$ref"].rpartition("/")[2]
     if kind == "application/json":
-        validate(told["content"][kind]["schema"]["$ref"].rpartition("/")[2], answer)
-    else:
-        for line in body.splitlines():
-            if line.startswith(b"data: {"):
-                check_documented_event(orjson.loads(line[6:]))
+        validate(name, answer)
+        return
+    for line in body.splitlines():
+        if line.startswith(b"data: {"):
+            event = orjson.loads(line[6:])
+            validate(component_of(event["type"]) if name == "ResponseStreamEvent" else name, event)
 
 
 def check_documented_event(event: Json) -> None:

@@ -11,6 +11,7 @@ from openai import AsyncOpenAI, BaseModel, OpenAI
 from redis.asyncio import Redis
 
 from core.queue import QUEUE
+from tests.chat_contract import check_chunks, check_completion
 from tests.contract import validate_event, validate_item, validate_response, validate_stream
 from tests.documented import check_documented
 from tests.running import Part, Service
@@ -89,12 +90,15 @@ def check_answer(status: int, headers: Mapping[str, str], body: bytes, query: Ma
     if headers["content-type"].startswith("text/event-stream"):
         assert headers["cache-control"] == "no-cache"
         assert headers["x-accel-buffering"] == "no"
-        check_events(events_of(body), whole="starting_after" not in query)
+        if b'"chat.completion.chunk"' in body:
+            check_chunks(body)
+        else:
+            check_events(events_of(body), whole="starting_after" not in query)
         return
     assert headers["content-type"] == "application/json"
     answer = orjson.loads(body)
     if status == 200:
-        _check_object(answer)
+        (check_completion if answer.get("object") == "chat.completion" else _check_object)(answer)
         return
     assert answer.keys() == {"error"}
     assert answer["error"].keys() == ERROR_FIELDS

@@ -7,10 +7,17 @@ from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
 from api.openapi.notation import NOTHING, Json, either
+from api.schemas.chat import CreateChatCompletion
 from api.schemas.conversations import Body, CreateConversation, CreateItems, UpdateConversation
 from api.schemas.responses import CreateResponse
 
-BODIES: Sequence[type[Body]] = (CreateResponse, CreateConversation, UpdateConversation, CreateItems)
+BODIES: Sequence[type[Body]] = (
+    CreateResponse,
+    CreateConversation,
+    UpdateConversation,
+    CreateItems,
+    CreateChatCompletion,
+)
 # What a client may leave unsaid it may also send as null.
 NULL_IS_UNSAID = ("store", "stream", "background")
 

@@ -4,14 +4,14 @@ import functools
 
 import orjson
 
-from api.openapi import failures, objects, response
+from api.openapi import chat, failures, objects, response
 from api.openapi.bodies import components
 from api.openapi.endpoints import PATHS, TAGS
 from api.openapi.notation import Json
 
 ABOUT = (
-    "A chat backend that speaks OpenAI's Responses and Conversations APIs. Every OpenAI SDK is its client: give it "
-    "this service's URL with `/v1` as `base_url`.\n\n"
+    "A chat backend that speaks OpenAI's Responses, Conversations and Chat Completions APIs. Every OpenAI SDK is its "
+    "client: give it this service's URL with `/v1` as `base_url`.\n\n"
     "Every answer has an `x-request-id`. A path that is not here answers 404 `unknown_url`, a method that is not here "
     "405 `method_not_allowed`."
 )
@@ -37,6 +37,6 @@ def _document() -> Json:
             },
             "headers": failures.HEADERS,
             "responses": failures.ANSWERS,
-            "schemas": {**components(), **objects.SHAPES, **response.SHAPES, **failures.SHAPES},
+            "schemas": {**components(), **objects.SHAPES, **response.SHAPES, **chat.SHAPES, **failures.SHAPES},
         },
     }

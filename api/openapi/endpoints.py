@@ -1,6 +1,7 @@
 """Every endpoint, in the order in which a reader wants them."""
 
-from api.openapi.failures import answers
+from api.openapi import chat
+from api.openapi.failures import ASKING, answers
 from api.openapi.notation import TEXT, Json, ref
 from api.openapi.operations import (
     IDEMPOTENCY_KEY,
@@ -19,6 +20,7 @@ RESPONSES, CONVERSATIONS, MODELS, PROCESS, PAGES = "Responses", "Conversations",
 TAGS: list[Json] = [
     {"name": RESPONSES, "description": "A turn: input and history go to the model, the answer comes back and is kept."},
     {"name": CONVERSATIONS, "description": "What was said, item by item."},
+    {"name": chat.TAG, "description": "The same turn in the older shapes."},
     {"name": MODELS, "description": "What the upstream offers."},
     {"name": PROCESS, "description": "For whoever runs the service. `GET /metrics` is on a port of its own."},
     {"name": PAGES, "description": "For people with a browser."},
@@ -27,8 +29,6 @@ TAGS: list[Json] = [
 RESPONSE_ID = path_id("response_id", "resp_")
 CONVERSATION_ID = path_id("conversation_id", "conv_")
 ITEM_ID = path_id("item_id", "msg_")
-# The model provider's failures, as seen by a client.
-ASKING = (429, 502, 504)
 
 HELLO: Json = {"type": "message", "role": "user", "content": "Hello!"}
 WEATHER: Json = {
@@ -217,4 +217,4 @@ OPEN_PATHS: dict[str, Json] = {
         },
     },
 }
-PATHS = {**RESPONSE_PATHS, **CONVERSATION_PATHS, **MODEL_PATHS, **OPEN_PATHS}
+PATHS = {**RESPONSE_PATHS, **CONVERSATION_PATHS, **chat.PATHS, **MODEL_PATHS, **OPEN_PATHS}

@@ -54,6 +54,7 @@ CODES: dict[int, dict[str, str]] = {
         "queue_full": "Too much is waiting to be stored.",
         "store_unavailable": "Redis or PostgreSQL can't be reached.",
         "outcome_unknown": "The answer could not be stored in time; GET tells how it ended.",
+        "response_interrupted": "A chat completion was cancelled, or cut off by the end of its process.",
     },
     504: {"upstream_timeout": "The model provider took too long."},
 }
@@ -71,6 +72,9 @@ NAMES = {
     503: ("Unavailable", "Not now; try again after Retry-After seconds."),
     504: ("UpstreamTimeout", "The model provider took too long."),
 }
+
+# The model provider's failures, as seen by a client.
+ASKING = (429, 502, 504)
 
 REQUEST_ID: Json = {"description": "Names this request in the service's log.", "required": True, "schema": TEXT}
 RETRY_AFTER: Json = {

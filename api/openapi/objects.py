@@ -78,7 +78,10 @@ ITEMS: dict[str, Json] = {
             "role": one_of("user", "assistant", "system", "developer"),
             "content": array(ref("ContentPart")),
         },
-        {"phase": one_of("commentary", "final_answer")},
+        {
+            "phase": one_of("commentary", "final_answer"),
+            "name": told(TEXT, "Who of several speaks; only a chat completion brings one."),
+        },
     ),
     "FunctionCallItem": record(
         "The model wants a function to be called.",

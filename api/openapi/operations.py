@@ -52,9 +52,9 @@ def json_answer(name: str, description: str = "Done.") -> Json:
     }
 
 
-def json_or_events(name: str) -> Json:
+def json_or_events(name: str, events: str = "ResponseStreamEvent") -> Json:
     answer = json_answer(name, "The object; with `stream` its events.")
-    answer["content"]["text/event-stream"] = {"schema": ref("ResponseStreamEvent")}
+    answer["content"]["text/event-stream"] = {"schema": ref(events)}
     return answer
 
 

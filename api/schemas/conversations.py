@@ -14,17 +14,19 @@ MOST_ITEMS = 20
 MOST_PAIRS = 16
 
 
-def _few(value: Any) -> Any:  # noqa: ANN401 - whatever a client sent
+def few(most: int) -> BeforeValidator:
     """Count before looking at each of what may be a million wrong pairs."""
-    if isinstance(value, dict) and len(value) > MOST_PAIRS:
-        limits = {"field_type": "Dictionary", "max_length": MOST_PAIRS, "actual_length": len(value)}
-        raise PydanticKnownError("too_long", limits)
-    return value
+
+    def check(value: Any) -> Any:  # noqa: ANN401 - whatever a client sent
+        if isinstance(value, dict) and len(value) > most:
+            limits = {"field_type": "Dictionary", "max_length": most, "actual_length": len(value)}
+            raise PydanticKnownError("too_long", limits)
+        return value
+
+    return BeforeValidator(check)
 
 
-Metadata = Annotated[
-    dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]], BeforeValidator(_few)
-]
+Metadata = Annotated[dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]], few(MOST_PAIRS)]
 
 
 class Body(Model):

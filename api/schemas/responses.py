@@ -1,5 +1,6 @@
 """The body of POST /v1/responses."""
 
+from collections.abc import Sequence
 from typing import Annotated, Literal
 
 from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
@@ -105,6 +106,23 @@ ToolChoice = Annotated[
 ]
 
 
+def check_tool_choice(choice: ToolMode | FunctionChoice | AllowedTools | None, tools: Sequence[FunctionTool]) -> None:
+    """Raise for a choice that asks for what is not there."""
+    names = {tool.name for tool in tools}
+    match choice:
+        case "required":
+            known = bool(names)
+        case FunctionChoice(name=name):
+            known = name in names
+        case AllowedTools(tools=allowed):
+            known = {tool.name for tool in allowed} <= names
+        case _:
+            known = True
+    if not known:
+        message = "Invalid 'tool_choice': it asks for a function that is none of the 'tools'."
+        raise refused("invalid_value", message, "tool_choice")
+
+
 class CreateResponse(Body):
     """OpenAI's parameters; what this service can't do is refused, not ignored."""
 
@@ -168,22 +186,8 @@ class CreateResponse(Body):
 
     @model_validator(mode="after")
     def _chooses_known_tools(self) -> "CreateResponse":
-        match self.tool_choice:
-            case "required":
-                known = bool(self.tools)
-            case FunctionChoice(name=name):
-                known = name in self._tool_names()
-            case AllowedTools(tools=tools):
-                known = {tool.name for tool in tools} <= self._tool_names()
-            case _:
-                known = True
-        if not known:
-            message = "Invalid 'tool_choice': it asks for a function that is none of the 'tools'."
-            raise refused("invalid_value", message, "tool_choice")
+        check_tool_choice(self.tool_choice, self.tools or [])
         return self
-
-    def _tool_names(self) -> set[str]:
-        return {tool.name for tool in self.tools or []}
 
     @property
     def conversation_id(self) -> str:
@@ -194,6 +198,11 @@ class CreateResponse(Body):
                 return known
             case str() as known:
                 return known
+
+    @property
+    def further(self) -> Json:
+        """What only chat-completions servers can be asked for, in their names."""
+        return {}
 
     @property
     def text_format(self) -> Json | None:

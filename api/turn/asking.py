@@ -34,6 +34,7 @@ def make_ask(request: CreateResponse, model: str, items: list[Json]) -> Ask:
         verbosity=request.verbosity,
         reasoning_effort=request.reasoning.effort if request.reasoning else None,
         safety_identifier=request.safety_identifier,
+        further=request.further,
     )
 
 

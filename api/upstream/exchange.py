@@ -1,6 +1,6 @@
 """What a turn and an upstream say to each other: one Ask there, lists of deltas back."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
 Json = dict[str, Any]
@@ -29,6 +29,8 @@ class Ask:
     verbosity: str | None = None
     reasoning_effort: str | None = None
     safety_identifier: str | None = None
+    further: Json = field(default_factory=dict)
+    """Parameters that only chat-completions servers know (`stop`, `seed`, …), as they are sent."""
 
 
 class Text(NamedTuple):

@@ -21,7 +21,7 @@ def chat_request(ask: Ask, *, stream: bool, openai: bool) -> Json:
     `openai`: the server is OpenAI's own, which has names of its own for some things (`max_completion_tokens`, the role
     `developer`) that other servers don't know.
     """
-    body: Json = {"model": ask.model, "messages": _messages(ask, openai=openai)}
+    body: Json = {"model": ask.model, "messages": _messages(ask, openai=openai), **ask.further}
     if stream:
         body["stream"] = True
         body["stream_options"] = {"include_usage": True}
@@ -115,11 +115,16 @@ def _add_message(messages: list[Json], item: Json, *, openai: bool) -> None:
             # The results of calls must follow them directly: what was said after them goes to the same message.
             messages[-1]["content"] = (messages[-1]["content"] or "") + text
         else:
-            messages.append({"role": "assistant", "content": text})
+            messages.append(_named(item, {"role": "assistant", "content": text}))
         return
     if role == "developer" and not openai:
         role = "system"
-    messages.append({"role": role, "content": _content(content)})
+    messages.append(_named(item, {"role": role, "content": _content(content)}))
+
+
+def _named(item: Json, message: Json) -> Json:
+    """Only chat completions can tell several users apart by name."""
+    return {**message, "name": item["name"]} if "name" in item else message
 
 
 def _said(part: Json) -> str:
