@@ -208,6 +208,7 @@ OPEN_PATHS: dict[str, Json] = {
     "/openapi.json": {
         "get": open_operation(PAGES, "openapi", "This document", "application/json", {"type": "object"}),
     },
+    "/": {"get": open_operation(PAGES, "playground", "A chat for trying it", "text/html", TEXT)},
     "/docs": {"get": open_operation(PAGES, "docs", "This document for reading", "text/html", TEXT)},
     "/pages/{file}": {
         "get": {

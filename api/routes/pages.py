@@ -34,6 +34,11 @@ def _files() -> dict[str, Response]:
     }
 
 
+@router.get("/")
+async def playground() -> Response:
+    return _files()["playground.html"]
+
+
 @router.get("/openapi.json")
 async def openapi() -> Response:
     return json_response(document())
