@@ -25,6 +25,7 @@ The model's name says how. Streamed or not, unless it says otherwise:
     fake-llama-context    an empty stream, and without streaming the error: the prompt is too long
     fake-SCRIPT           a peculiarity of tests/fake_scripts.py, bytes as they are, streamed or not
     fake-REFUSAL          an error of tests/fake_scripts.py
+    fake-context-N, …     a context of N tokens: tests/fake_context.py
 
 GET /requests: the last 1000 requests, oldest first, as {"body", "headers", "port", "dropped"} (the port that
 the client sent from; whether it left before the end). GET /v1/models. GET /readyz.
@@ -47,6 +48,7 @@ from aiohttp import web
 
 from local.children import free_port
 from local.parts import start_module
+from tests.fake_context import CONTEXT, add_counting, over_context, tokens_of
 from tests.fake_scripts import (
     DONE,
     REFUSALS,
@@ -100,7 +102,7 @@ class Fake:
         name = body["model"].removeprefix("fake-")
         if name in SCRIPTS:
             return await _send(request, SCRIPTS[name].pieces, SCRIPTS[name].content_type)
-        if refusal := self._refusal(request, body, name):
+        if refusal := self._refusal(request, body, name) or over_context(body, name):
             return refusal
         if name == "drop":
             return _break(request)
@@ -135,7 +137,7 @@ class Fake:
 
     async def _speak(self, request: web.Request, body: Json, name: str) -> web.StreamResponse:
         words = self._words(body, name)
-        count = usage(sum(len(_text(message).split()) for message in body["messages"]), len(words))
+        count = usage(tokens_of(body["messages"]), len(words))
         if not body.get("stream"):
             await self._pause(request, name, FIRST_TOKENS)
             return web.Response(body=whole({"content": "".join(words)}, usage=count), content_type="application/json")
@@ -156,7 +158,7 @@ class Fake:
         return response
 
     def _words(self, body: Json, name: str) -> list[str]:
-        if name == "history":
+        if name == "history" or CONTEXT.fullmatch(name):
             return ["\n".join(f"{message['role']}: {_text(message)}" for message in body["messages"])]
         tokens = int(name[6:]) if name.startswith("bench-") else TOKENS
         return [f"word{number} " for number in range(1, tokens)] + [f"word{tokens}"]
@@ -233,7 +235,9 @@ async def _ready(_: web.Request) -> web.Response:
 def make_app() -> web.Application:
     fake = Fake()
     app = web.Application(client_max_size=64 * 1024 * 1024)
-    app.router.add_post("/v1/chat/completions", fake.answer)
+    for root in ("", "/vllm", "/llama"):
+        app.router.add_post(f"{root}/v1/chat/completions", fake.answer)
+    add_counting(app.router)
     app.router.add_post("/release/{name}", fake.release)
     app.router.add_get("/requests", fake.list_requests)
     app.router.add_get("/v1/models", _models)

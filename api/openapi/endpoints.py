@@ -57,6 +57,17 @@ RESPONSE_PATHS: dict[str, Json] = {
             description="A turn that produced nothing is an HTTP error here; streamed, it ends with `response.failed`.",
         ),
     },
+    "/v1/responses/input_tokens": {
+        "post": operation(
+            RESPONSES,
+            "count_input_tokens",
+            "Count what a create with this body would ask",
+            json_answer("InputTokens"),
+            body=json_body("CreateResponse", {"a question": {"input": "Hello!"}}),
+            errors=(404, 409),
+            description="History, instructions and tools are counted too. Nothing is kept.",
+        ),
+    },
     "/v1/responses/{response_id}": {
         "get": operation(
             RESPONSES,

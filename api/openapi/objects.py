@@ -198,6 +198,11 @@ OTHERS: dict[str, Json] = {
         },
         {"estimated": told(always(value=True), "The provider gave no count; this is an estimate.")},
     ),
+    "InputTokens": record(
+        "What a question would cost.",
+        {"object": always("response.input_tokens"), "input_tokens": WHOLE},
+        {"estimated": told(always(value=True), "Nobody can count for this model; this is an estimate.")},
+    ),
     "Tool": record(
         "A function that the model may call.",
         {

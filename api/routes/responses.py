@@ -13,7 +13,7 @@ from api.schemas.responses import CreateResponse
 from api.turn.follow import ended_body, follow, follow_log
 from api.turn.opening import Replay
 from api.turn.run import start_turn, wait_for_body
-from api.turn.unstored import start_unstored
+from api.turn.unstored import count_input, start_unstored
 
 router = APIRouter(prefix="/v1/responses", dependencies=[Depends(check_ids)])
 
@@ -43,6 +43,16 @@ async def _unstored(connections: Connections, request: Request, body: CreateResp
         return EventStream(follow(connections, turn), turn.leave)
     async with leaving(request.receive, turn.leave):
         return json_response(await wait_for_body(turn))
+
+
+@router.post("/input_tokens")
+async def input_tokens(request: Request) -> Response:
+    """Takes the body of a create, as it is."""
+    connections = connections_of(request)
+    body = parse(CreateResponse, await read_body(request, connections.settings.body_limit_bytes))
+    count = await count_input(connections, tenant_of(request), body)
+    told = {"object": "response.input_tokens", "input_tokens": count.input_tokens}
+    return json_response(orjson.dumps({**told, "estimated": True} if count.estimated else told))
 
 
 @router.get("/{response_id}")

@@ -1,4 +1,4 @@
-"""Turns with `store: false`: they read the history they name, write nothing, and end when their client leaves."""
+"""What reads a history and writes nothing: counts, and turns with `store: false`, which end when the client leaves."""
 
 import orjson
 
@@ -10,10 +10,12 @@ from api.loading import rebuild
 from api.reading import hot_or_cold, missing, stored
 from api.schemas.responses import CreateResponse
 from api.tenants import Caller
+from api.turn.asking import make_ask, resolve_references
 from api.turn.body import skeleton
 from api.turn.opening import check_conversation
 from api.turn.run import Question, run_unstored
 from api.turn.running import Turn
+from api.upstream.exchange import Count
 
 
 async def start_unstored(connections: Connections, caller: Caller, request: CreateResponse) -> Turn:
@@ -21,7 +23,7 @@ async def start_unstored(connections: Connections, caller: Caller, request: Crea
     tenant = caller.tenant
     model = request.model or connections.settings.model
     connections.upstream.route(model)  # nothing is read for a model that nobody answers for
-    past = [orjson.loads(item) for item in await _history(connections, tenant, request)]
+    past = [orjson.loads(item) for item in await read_history(connections, tenant, request)]
     response = new_id("resp_")
     turn = Turn(tenant, response, "", "", streamed=request.stream, stored=False)
     start = skeleton(request, response, model, request.conversation_id)
@@ -30,7 +32,16 @@ async def start_unstored(connections: Connections, caller: Caller, request: Crea
     return turn
 
 
-async def _history(connections: Connections, tenant: str, request: CreateResponse) -> list[bytes]:
+async def count_input(connections: Connections, tenant: str, request: CreateResponse) -> Count:
+    """What the request would send to its model. Raises ApiError 404, 503, UpstreamError 400, 404."""
+    model = request.model or connections.settings.model
+    connections.upstream.route(model)
+    past = [orjson.loads(item) for item in await read_history(connections, tenant, request)]
+    items, _ = await resolve_references(connections, tenant, past, request.new_items())
+    return await connections.upstream.count(make_ask(request, model, items))
+
+
+async def read_history(connections: Connections, tenant: str, request: CreateResponse) -> list[bytes]:
     if request.conversation_id:
         check_conversation(request.conversation_id)
         hot = await _hot(connections, tenant, request.conversation_id, "conversation")

@@ -9,8 +9,9 @@ import aiohttp
 import orjson
 from yarl import URL
 
-from api.upstream.exchange import Ask, Delta, Stream
-from api.upstream.failures import EmptyStreamError, refused, timed_out, unreachable, unreadable
+from api.upstream.counting import Counter
+from api.upstream.exchange import Ask, Count, Delta, Json, Stream
+from api.upstream.failures import EmptyStreamError, PassingError, refused, timed_out, unreachable, unreadable
 from api.upstream.flow import Flow
 from api.upstream.messages import chat_request
 from api.upstream.reply import Reply
@@ -22,6 +23,8 @@ OPENAI_HOST = "api.openai.com"
 ERROR_BYTES = 64 * 1024
 # aiohttp warns above this size, for it writes such a body in one go; a file object goes in pieces.
 LARGE_BODY_BYTES = 1024 * 1024
+# Nobody waits longer for a count: an estimate will do.
+COUNT_SECONDS = 5.0
 
 
 class _Whole:
@@ -43,6 +46,8 @@ class ChatCompletions:
     def __init__(self, url: str, key: str, timeouts: Timeouts) -> None:
         self._chat_url = URL(f"{url}/chat/completions")
         self._models_url = URL(f"{url}/models")
+        self._root = URL(url.removesuffix("/v1"))
+        self._counter = Counter(self._ask_beside)
         self._openai = self._chat_url.host == OPENAI_HOST
         self._key = key
         self._timeouts = timeouts
@@ -55,7 +60,14 @@ class ChatCompletions:
             return await self._begin(ask)
         except EmptyStreamError:
             # llama.cpp's Python server answers so where the prompt is too long. Not streamed, it says what is wrong.
-            return _Whole(await self.complete(ask))
+            try:
+                return _Whole(await self.complete(ask))
+            except PassingError:
+                # It closes the connection after such a stream, which is back in the pool by then.
+                return _Whole(await self.complete(ask))
+
+    async def count(self, ask: Ask) -> Count:
+        return await self._counter.count(ask)
 
     async def models(self) -> list[str]:
         response = await self._sent(self._session.get(self._models_url, timeout=self._stream_timeout))
@@ -92,6 +104,23 @@ class ChatCompletions:
             return reply.read([answer]) + reply.ending()
         decoder = Decoder()
         return reply.read([*decoder.feed(answer), decoder.end()]) + reply.ending()
+
+    async def _ask_beside(self, path: str, body: Json) -> Json | None:
+        """An endpoint of the server's own, which stands beside `/v1`."""
+        data = io.BytesIO(orjson.dumps(body))
+        try:
+            async with (
+                asyncio.timeout(COUNT_SECONDS),
+                self._session.post(self._root / path, data=data, allow_redirects=False) as response,
+            ):
+                answer = orjson.loads(await response.read()) if response.status == 200 else None
+        except ValueError:
+            return None
+        except (TimeoutError, aiohttp.ClientError, OSError) as error:
+            raise unreachable(error) from error
+        if response.status >= 500:
+            raise unreadable(f"HTTP {response.status}")
+        return answer if isinstance(answer, dict) else None
 
     async def _post(self, body: bytes, timeout: aiohttp.ClientTimeout) -> aiohttp.ClientResponse:  # noqa: ASYNC109
         data = body if len(body) < LARGE_BODY_BYTES else io.BytesIO(body)

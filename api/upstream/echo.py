@@ -3,8 +3,8 @@
 import asyncio
 import re
 
-from api.upstream.estimate import estimated_usage
-from api.upstream.exchange import Ask, Delta, Finish, Stream, Text
+from api.upstream.estimate import estimated_input_tokens, estimated_usage
+from api.upstream.exchange import Ask, Count, Delta, Finish, Stream, Text
 
 NAME = "echo"
 WORD = re.compile(r"\s*\S+\s*?|\s+")
@@ -43,6 +43,9 @@ class Echo:
         text = _last_words(ask)
         said: list[Delta] = [Text(text)] if text else []
         return said + _ending(ask, text)
+
+    async def count(self, ask: Ask) -> Count:
+        return Count(estimated_input_tokens(ask), estimated=True)
 
     async def models(self) -> list[str]:
         return [NAME]

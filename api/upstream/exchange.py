@@ -65,6 +65,13 @@ class Usage(NamedTuple):
     estimated: bool = False
 
 
+class Count(NamedTuple):
+    """What a question would cost in tokens, by the model's own tokenizer, or `estimated`."""
+
+    input_tokens: int
+    estimated: bool
+
+
 class Finish(NamedTuple):
     reason: Literal["stop", "length", "content_filter", "tool_calls"]
 
@@ -107,6 +114,8 @@ class Upstream(Protocol):
     async def begin(self, ask: Ask) -> Stream: ...
 
     async def complete(self, ask: Ask) -> list[Delta]: ...
+
+    async def count(self, ask: Ask) -> Count: ...
 
     async def models(self) -> list[str]: ...
 

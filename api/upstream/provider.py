@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from api.upstream.chat_completions import ChatCompletions
 from api.upstream.echo import Echo
-from api.upstream.exchange import Ask, Delta, Stream, Upstream
+from api.upstream.exchange import Ask, Count, Delta, Stream, Upstream
 from api.upstream.failures import PassingError
 from api.upstream.settings import ProviderSettings
 
@@ -32,6 +32,9 @@ class Provider:
 
     async def complete(self, ask: Ask) -> list[Delta]:
         return await self._tried(lambda: self._upstream.complete(ask))
+
+    async def count(self, ask: Ask) -> Count:
+        return await self._upstream.count(ask)
 
     async def models(self) -> list[str]:
         return await self._tried(self._upstream.models)

@@ -6,7 +6,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
-from api.upstream.exchange import Ask, Delta, UpstreamError
+from api.upstream.exchange import Ask, Count, Delta, UpstreamError
 from api.upstream.failures import ProviderError, timed_out
 from api.upstream.provider import Provider
 from api.upstream.settings import ANY_MODEL, Upstreams
@@ -80,6 +80,11 @@ class Routing:
             except ProviderError as error:
                 failures.append(error)
         raise failures[0]
+
+    async def count(self, ask: Ask) -> Count:
+        """As the provider counts that is asked first."""
+        route = self.route(ask.model)
+        return await route.targets[0].provider.count(_for_target(ask, route, route.targets[0]))
 
     async def models(self) -> dict[str, str]:
         """Every model that can be asked for, and whose it is. Those of a provider that is down are left out, unless

@@ -110,10 +110,26 @@ async def test_a_prompt_over_the_context(client: AsyncOpenAI, streamed: bool) ->
         failed = await last_of(events)
         assert failed.status == "failed"
         assert failed.error is not None
-        assert str(failed.error.code) == "context_length_exceeded"
+        assert str(failed.error.code) == "context_length_exceeded", failed.error
     else:
         with pytest.raises(BadRequestError) as error:
             await client.responses.create(input=TOO_LONG, conversation=conversation.id)
         assert (error.value.code, error.value.param) == ("context_length_exceeded", "input")
         assert "8192" in error.value.message
     assert await items_of(client, conversation.id) == []
+
+
+async def test_input_is_counted(client: AsyncOpenAI) -> None:
+    """This server counts text alone, and says nothing of what its template adds: "role: " and a line's end."""
+    conversation = await client.conversations.create()
+    first = await client.responses.create(input=LONG, conversation=conversation.id, max_output_tokens=SHORT)
+    counted = await client.responses.input_tokens.count(
+        model="tiny", input=LONG, conversation=conversation.id, instructions="be good"
+    )
+    second = await client.responses.create(
+        input=LONG, conversation=conversation.id, instructions="be good", max_output_tokens=SHORT
+    )
+    assert counted.model_extra == {"estimated": True}
+    form = len("system: user: assistant: user: assistant: ") + 5 * len("\n ")
+    assert 0 <= tokens(second)[0] - counted.input_tokens <= form
+    assert tokens(first)[0] < counted.input_tokens
