@@ -10,7 +10,7 @@ import uvicorn
 from fastapi import FastAPI
 
 from api import keys
-from api.main import create_app, interrupt_turns
+from api.main import create_app, hand_over_turns, interrupt_turns
 from api.routes import responses
 from api.routes.edge import Edge
 from api.settings import read_settings
@@ -33,6 +33,7 @@ class Server(uvicorn.Server):
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._app.state.draining = True
         connections = self._app.state.connections
+        hand_over_turns(connections)
         timer = asyncio.get_running_loop().call_later(self._drain_seconds, interrupt_turns, connections)
         await super().shutdown(sockets)
         timer.cancel()

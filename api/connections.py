@@ -30,10 +30,10 @@ class Truce:
     """After Redis was away every lock's deadline has passed, so for a while nobody takes over anything."""
 
     def __init__(self) -> None:
-        self.begin(FIRST_TRUCE_SECONDS)
+        self._until = time.monotonic() + FIRST_TRUCE_SECONDS
 
     def begin(self, seconds: float = TRUCE_SECONDS) -> None:
-        self._until = time.monotonic() + seconds
+        self._until = max(self._until, time.monotonic() + seconds)
 
     @property
     def holds(self) -> bool:

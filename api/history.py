@@ -33,8 +33,6 @@ _begin = script("begin", allow_oom=False)
 _abandon = script("abandon", allow_oom=True)
 _finish = script("finish", allow_oom=True)
 _flush = script("flush", allow_oom=True)
-_expired = script("expired", allow_oom=True)
-_takeover = script("takeover", allow_oom=True)
 _cancel = script("cancel", allow_oom=True)
 
 Refusal = Literal[
@@ -200,33 +198,6 @@ async def flush(redis: Redis, flushes: list[Flush]) -> list[Literal["ok", "cance
 async def cancel(redis: Redis, tenant: str, response: str) -> None:
     """Ask the pod that runs a response to stop; nothing happens to one that has ended."""
     await _cancel(redis, tenant, response)
-
-
-@dataclass(frozen=True, slots=True)
-class Orphan:
-    """A response whose pod is gone: what it was asked and the events that it had logged, oldest first.
-
-    `doubtful`: Redis has lost something since it began, so it may have ended long ago.
-    """
-
-    thread: str
-    request: bytes
-    log: list[bytes]
-    doubtful: bool
-
-
-async def takeover(redis: Redis, tenant: str, response: str, token: str) -> Orphan | None:
-    """Fence off the former holder of an expired lock; None when it is not expired or somebody else was first."""
-    reply = await _takeover(redis, tenant, response, token, LOCK_MS)
-    if reply[0] != b"ok":
-        return None
-    return Orphan(reply[1].decode(), reply[2], [fields[1] for _, fields in reply[3]], bool(reply[4]))
-
-
-async def expired(redis: Redis, limit: int) -> list[tuple[str, str]]:
-    """(tenant, response) of running responses whose lock has expired, the oldest first."""
-    members: list[bytes] = await _expired(redis, LOCK_MS, limit)
-    return [(tenant, response) for tenant, _, response in (member.decode().partition(":") for member in members)]
 
 
 async def has_log(redis: Redis, tenant: str, response: str) -> bool:

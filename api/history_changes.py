@@ -57,7 +57,8 @@ class HotResponse:
     """`body` once it has ended, else `request`: what a successor would close it from.
 
     Its items stand at the positions from `first` to `end` of the thread, the first `input_count` of them its input;
-    a response that left the conversation as it was has no positions but its `input` as a JSON array.
+    a response that left the conversation as it was has no positions but its `input` as a JSON array. `logged`: it runs,
+    and has events already.
     """
 
     status: str
@@ -68,6 +69,7 @@ class HotResponse:
     end: int | None
     input_count: int
     input: bytes | None
+    logged: bool
 
 
 async def read_response(redis: Redis, tenant: str, response: str) -> HotResponse | Literal["gone", "cold"]:
@@ -75,7 +77,7 @@ async def read_response(redis: Redis, tenant: str, response: str) -> HotResponse
     if len(reply) == 1:
         outcome: Literal["gone", "cold"] = reply[0].decode()
         return outcome
-    status, thread, body, request, first, end, input_count, kept = reply
+    status, thread, body, request, first, end, input_count, kept, logged = reply
     return HotResponse(
         status=status.decode(),
         thread=thread.decode(),
@@ -85,6 +87,7 @@ async def read_response(redis: Redis, tenant: str, response: str) -> HotResponse
         end=int(end) if end else None,
         input_count=int(input_count or 0),
         input=kept,
+        logged=bool(logged),
     )
 
 

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import gc
 import logging
+import math
 import signal
 from collections.abc import AsyncIterator
 from typing import TYPE_CHECKING, Any
@@ -95,6 +96,14 @@ async def _verify(app: FastAPI, connections: Connections) -> None:
     if await verify(connections.redis, connections.settings.redis_appendfsync):
         app.state.exit_status = 2
         signal.raise_signal(signal.SIGTERM)
+
+
+def hand_over_turns(connections: Connections) -> None:
+    """The process ends: it takes nothing over any more, and others run again what has produced nothing so far."""
+    connections.truce.begin(math.inf)
+    for turn in connections.running.values():
+        if turn.repeatable:
+            turn.interrupt("shutdown")
 
 
 def interrupt_turns(connections: Connections) -> None:

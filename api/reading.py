@@ -140,10 +140,16 @@ async def response(connections: Connections, tenant: str, response_id: str) -> b
     if hot == "gone":
         raise errors.not_found("response", response_id, "response_id")
     if isinstance(hot, HotResponse):
-        return hot.body or orjson.dumps(orjson.loads(hot.request or b"{}")["response"])
+        return hot.body or _running_body(hot)
     kept = await _stored_response(connections, tenant, response_id, hot)
     output = [orjson.Fragment(body) for _, body in kept.output]
     return orjson.dumps({**orjson.loads(kept.body), "output": output})
+
+
+def _running_body(hot: HotResponse) -> bytes:
+    body: Json = orjson.loads(hot.request or b"{}")["response"]
+    # One in the background is queued until a process has told of it.
+    return orjson.dumps({**body, "status": "in_progress"} if hot.logged else body)
 
 
 async def response_inputs(connections: Connections, tenant: str, response_id: str) -> Items:

@@ -17,6 +17,7 @@ The model's name says how. Streamed or not, unless it says otherwise:
     fake-hang-end         all of it and the finish reason, and then nothing
     fake-late-end         the body's end comes a little after [DONE]
     fake-hold-NAME        three tokens, the rest after POST /release/NAME
+    fake-gate-NAME        nothing but headers before POST /release/NAME
     fake-comments         comments for ever and no token
     fake-cut              three tokens, then the body ends as if it were whole
     fake-reset            three tokens, then the connection breaks
@@ -169,8 +170,8 @@ class Fake:
             await asyncio.sleep(int(slow[1]) / 1000)
         if (number, name) in ((0, "hang-headers"), (FIRST_TOKENS, "hang-middle"), (TOKENS, "hang-end")):
             await asyncio.Event().wait()
-        if number == FIRST_TOKENS and name.startswith("hold-"):
-            await self.gates[name.removeprefix("hold-")].wait()
+        if name.startswith("gate-") or (number == FIRST_TOKENS and name.startswith("hold-")):
+            await self.gates[name[5:]].wait()
         if number == FIRST_TOKENS and name == "reset":
             _break(request)
             raise ConnectionError("broken on purpose")

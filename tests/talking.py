@@ -181,7 +181,7 @@ async def context(upstream: Part, text: str) -> list[str]:
 
 
 async def release(upstream: Part, name: str) -> None:
-    """Let `fake-hold-NAME` go on."""
+    """Let `fake-hold-NAME` and `fake-gate-NAME` go on."""
     async with (
         aiohttp.ClientSession() as session,
         session.post(f"http://{upstream.host}:{upstream.port}/release/{name}") as answer,

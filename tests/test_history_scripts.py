@@ -10,7 +10,7 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import OutOfMemoryError
 
-from api import history, history_changes
+from api import history, history_changes, history_orphans
 from api.history_changes import Ticket
 from api.lanes import Lanes
 from api.store import StoredConversation
@@ -176,13 +176,13 @@ async def test_an_expired_lock_is_taken_over_once(lanes: Lanes, redis: Redis) ->
     one = opening(CONVERSATION)
     await begun(lanes, one)
     await flush(redis, one, CONVERSATION, b"first", 4)
-    assert await history.takeover(redis, TENANT, one.response, "early") is None
-    assert await history.expired(redis, 10) == []
+    assert await history_orphans.takeover(redis, TENANT, one.response, "early") is None
+    assert await history_orphans.expired(redis, 10) == []
     await expire_lock(redis, one, CONVERSATION)
-    assert await history.expired(redis, 10) == [(TENANT, one.response)]
+    assert await history_orphans.expired(redis, 10) == [(TENANT, one.response)]
     assert await refusal(lanes, opening(CONVERSATION)) == ("expired", one.response)
     tokens = [f"successor{number}" for number in range(10)]
-    taken = await asyncio.gather(*(history.takeover(redis, TENANT, one.response, token) for token in tokens))
+    taken = await asyncio.gather(*(history_orphans.takeover(redis, TENANT, one.response, token) for token in tokens))
     (orphan,) = [each for each in taken if each]
     assert (orphan.thread, orphan.request, orphan.log) == (CONVERSATION, one.request, [b"first"])
     assert await flush(redis, one, CONVERSATION, b"late", 9) == "lost"
@@ -190,7 +190,7 @@ async def test_an_expired_lock_is_taken_over_once(lanes: Lanes, redis: Redis) ->
     token = tokens[taken.index(orphan)]
     end = ending(one.response, "b", "half")
     assert (await history.finish(lanes, TENANT, CONVERSATION, one.response, token, end))[0] == "ok"
-    assert await history.takeover(redis, TENANT, one.response, "late") is None
+    assert await history_orphans.takeover(redis, TENANT, one.response, "late") is None
     assert await texts(redis) == ["a", "b", "half"]
 
 

@@ -5,7 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 from redis.asyncio import Redis
 
-from api import history, history_changes
+from api import history, history_changes, history_orphans
 from api.lanes import Lanes
 from core.queue import connect
 from core.settings import RedisSettings
@@ -165,7 +165,21 @@ async def _(lanes: Lanes, redis: Redis) -> Call:
     await expire_lock(redis, one, CONVERSATION)
 
     async def call() -> bool:
-        return await history.takeover(redis, TENANT, one.response, "successor") is not None
+        return await history_orphans.takeover(redis, TENANT, one.response, "successor") is not None
+
+    return call
+
+
+@case("handing a response over")
+async def _(lanes: Lanes, redis: Redis) -> Call:
+    one = opening(await create(redis, "a"))
+    await begun(lanes, one)
+
+    async def call() -> int:
+        await history_orphans.hand_over(redis, TENANT, CONVERSATION, one.response, one.token)
+        orphan = await history_orphans.takeover(redis, TENANT, one.response, "successor")
+        assert orphan is not None
+        return orphan.takeups
 
     return call
 

@@ -1,18 +1,24 @@
 """/v1/responses: create, read, delete, input items."""
 
+import contextlib
+
 import orjson
 from fastapi import APIRouter, Depends, Request
+from redis.exceptions import OutOfMemoryError
 from starlette.responses import Response
 
-from api import deleting, history, reading
+from api import deleting, history, history_orphans, reading
 from api.connections import Connections
 from api.routes.edge import caller_of, check_ids, connections_of, idempotency_of, json_response, read_body, tenant_of
 from api.routes.stream import EventStream, leaving
 from api.schemas.edge import parse, parse_list_query, parse_resume_query
 from api.schemas.responses import CreateResponse
+from api.tenants import Caller
 from api.turn.follow import ended_body, follow, follow_log
 from api.turn.opening import Replay
-from api.turn.run import start_turn, wait_for_body
+from api.turn.run import wait_for_body
+from api.turn.stored import start_turn
+from api.turn.takeup import body_to_repeat
 from api.turn.unstored import count_input, start_unstored
 
 router = APIRouter(prefix="/v1/responses", dependencies=[Depends(check_ids)])
@@ -28,12 +34,22 @@ async def create(connections: Connections, request: Request) -> Response:
     try:
         turn = await start_turn(connections, caller, body, idempotency_of(request, raw))
     except Replay as earlier:
-        if body.stream:
-            return EventStream(follow_log(connections, caller.tenant, earlier.response, 0))
-        return json_response(await ended_body(connections, caller.tenant, earlier.response))
+        return await _replay(connections, caller, body, earlier.response)
     if body.stream:
         return EventStream(follow(connections, turn))
-    return json_response(await wait_for_body(turn))
+    return json_response(orjson.dumps(turn.start) if body.background else await wait_for_body(turn))
+
+
+async def _replay(connections: Connections, caller: Caller, body: CreateResponse, response: str) -> Response:
+    """The response that this Idempotency-Key has already, run again should its process be dead."""
+    if response not in connections.running:
+        # Without memory for it, it is attached to all the same.
+        with contextlib.suppress(OutOfMemoryError):
+            await history_orphans.ask_again(connections.redis, caller.tenant, response, body_to_repeat(body))
+    if body.stream:
+        return EventStream(follow_log(connections, caller.tenant, response, 0))
+    tell = reading.response if body.background else ended_body
+    return json_response(await tell(connections, caller.tenant, response))
 
 
 async def _unstored(connections: Connections, request: Request, body: CreateResponse) -> Response:

@@ -145,7 +145,7 @@ class CreateResponse(Body):
     store: bool = True
     stream: bool = False
     stream_options: StreamOptions | None = None
-    background: Literal[False] = False
+    background: bool = False
     metadata: Metadata | None = None
     include: Many[Literal["reasoning.encrypted_content"]] | None = None
     tools: Annotated[Many[FunctionTool], Field(max_length=MOST_TOOLS)] | None = None
@@ -182,6 +182,13 @@ class CreateResponse(Body):
         if not self.input and self.input != "" and self.conversation is None and self.previous_response_id is None:
             message = "Missing required parameter: 'input'. Without a history there is nothing to answer."
             raise refused("missing_required_parameter", message, "input")
+        return self
+
+    @model_validator(mode="after")
+    def _can_be_left(self) -> "CreateResponse":
+        if self.background and not self.store:
+            message = "'background' needs 'store': without it there would be nothing to come back for."
+            raise refused("invalid_value", message, "background")
         return self
 
     @model_validator(mode="after")

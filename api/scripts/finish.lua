@@ -57,7 +57,7 @@ else
   redis.call('HSET', resp, 'status', status, 'body', body, 'first', '', 'end', '', 'input', input)
   if idempotency ~= '' then redis.call('DEL', idempotency_key) end
 end
-redis.call('HDEL', resp, 'request', 'idempotency', 'cancel')
+redis.call('HDEL', resp, 'request', 'idempotency', 'cancel', 'again', 'takeups')
 redis.call('ZREM', 'running', tenant .. ':' .. response)
 local log_name = log_key(tenant, response)
 if log ~= '' then redis.call('XADD', log_name, text(tonumber(last_sequence) + 1) .. '-0', 'e', log) end

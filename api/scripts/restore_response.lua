@@ -8,7 +8,7 @@ if known and known ~= 'in_progress' then return 0 end
 redis.call('HSET', resp, 'status', status, 'thread', thread, 'body', body, 'first', first, 'end', last,
   'input_count', input_count)
 if first == '' then redis.call('HSET', resp, 'input', input) end
-redis.call('HDEL', resp, 'request', 'idempotency', 'cancel')
+redis.call('HDEL', resp, 'request', 'idempotency', 'cancel', 'again', 'takeups')
 redis.call('PERSIST', resp)
 redis.call('ZREM', 'running', tenant .. ':' .. response)
 redis.call('DEL', log_key(tenant, response))

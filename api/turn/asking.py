@@ -1,5 +1,6 @@
 """From a request and its history to the question for the upstream."""
 
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -15,6 +16,16 @@ from api.upstream.exchange import Ask
 from core.store import UNREACHABLE
 
 Json = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """What the client asked, the response as it stands at the start, the history, and the new items."""
+
+    request: CreateResponse
+    start: Json
+    past: list[Json]
+    inputs: list[Json]
 
 
 def make_ask(request: CreateResponse, model: str, items: list[Json]) -> Ask:

@@ -23,7 +23,7 @@ def skeleton(request: CreateResponse, response_id: str, model: str, conversation
         "object": "response",
         "created_at": int(time.time()),
         "completed_at": None,
-        "status": "in_progress",
+        "status": "queued" if request.background else "in_progress",
         "incomplete_details": None,
         "model": model,
         "previous_response_id": request.previous_response_id,

@@ -1,20 +1,24 @@
-"""Closing the responses of dead pods, so that none stays in progress and no client waits for ever."""
+"""Closing the responses of dead processes, or running them again: none stays in progress, no client waits for ever."""
 
 import asyncio
 import logging
 import secrets
+from typing import Any
 
 import orjson
 from redis.exceptions import RedisError, ResponseError
 
-from api import history, history_losses, metrics, store
+from api import history, history_losses, history_orphans, metrics, store
 from api.connections import Connections
-from api.history import Ending, Orphan
+from api.errors import ApiError
+from api.history import Ending
 from api.history_losses import Ended
+from api.history_orphans import Orphan
 from api.turn.answer import rebuild
 from api.turn.body import Verdict, conclude, with_output
 from api.turn.ending import make_ending
-from api.turn.events import frame, payload, split
+from api.turn.events import payload, split, terminal_frame
+from api.turn.takeup import MOST_TAKEUPS, take_up
 from core.store import UNREACHABLE
 
 log = logging.getLogger(__name__)
@@ -24,34 +28,53 @@ SWEEP_LIMIT = 100
 # Above every number that the dead pod may have sent (running.UNLOGGED_LIMIT): no client skips the closing events.
 SEQUENCE_GAP = 10_000
 INTERRUPTED = Verdict("incomplete", reason="interrupted")
+CANCELLED = Verdict("cancelled")
+GIVEN_UP = Verdict(
+    "failed", code="server_error", message="Every process that ran this response ended before it produced anything."
+)
+Json = dict[str, Any]
 
 
 async def close_orphan(connections: Connections, tenant: str, response: str) -> None:
-    """End one response whose lock has expired as `incomplete`, with the text that was logged; idempotent.
+    """End one response whose lock has expired, with the text that was logged, or run it again; idempotent.
 
-    Does nothing while the truce after an absence of Redis holds.
+    Does nothing while the truce after an absence of Redis holds. Raises ApiError 503.
     """
     if connections.truce.holds:
         return
     token = secrets.token_hex(16)
-    orphan = await history.takeover(connections.redis, tenant, response, token)
+    orphan = await history_orphans.takeover(connections.redis, tenant, response, token)
     if orphan is None or (orphan.doubtful and await _ended_long_ago(connections, tenant, response, token, orphan)):
         return
-    request = orjson.loads(orphan.request)
     frames = [one for blob in orphan.log for one in split(blob)]
     # A flush that was sent again may overlap the one before it.
     events = list({event["sequence_number"]: event for event in map(payload, frames)}.values())
-    output = rebuild(events)
-    final = conclude(request["response"], INTERRUPTED, None)
     sequence = int(str(events[-1]["sequence_number"])) + SEQUENCE_GAP if events else SEQUENCE_GAP
+    if not await take_up(connections, tenant, response, token, orphan, events, sequence):
+        await _close(connections, tenant, response, token, orphan, events, sequence)
+
+
+async def _close(
+    connections: Connections, tenant: str, response: str, token: str, orphan: Orphan, events: list[Json], sequence: int
+) -> None:
+    request = orjson.loads(orphan.request)
+    output = rebuild(events)
+    verdict = _verdict(orphan)
+    final = conclude(request["response"], verdict, None)
     body = with_output(final, [orjson.dumps(item) for item in output])
-    closing = frame(b"response.incomplete", sequence, b'"response":' + body) if request["stream"] else b""
+    closing = terminal_frame(verdict.status, sequence, body) if request["stream"] else b""
     inputs = [item for item in request["input"] if item["type"] != "item_reference"]
     ending: Ending = make_ending(response, final, inputs, output, body, closing, sequence)
     outcome, queued = await history.finish(connections.lanes, tenant, orphan.thread, response, token, ending)
     connections.ring.keep(connections.epochs, queued, Ended(tenant, orphan.thread, response, ending))
     metrics.ORPHANS.inc()
     log.warning("response of a dead process closed", extra={"response": response, "tenant": tenant, "outcome": outcome})
+
+
+def _verdict(orphan: Orphan) -> Verdict:
+    if orphan.cancelled:
+        return CANCELLED
+    return GIVEN_UP if orphan.takeups > MOST_TAKEUPS else INTERRUPTED
 
 
 async def _ended_long_ago(connections: Connections, tenant: str, response: str, token: str, orphan: Orphan) -> bool:
@@ -72,7 +95,7 @@ async def sweep(connections: Connections) -> None:
     while True:
         await asyncio.sleep(SWEEP_SECONDS)
         try:
-            for tenant, response in await history.expired(connections.redis, SWEEP_LIMIT):
+            for tenant, response in await history_orphans.expired(connections.redis, SWEEP_LIMIT):
                 if response not in connections.running:
                     await _close_or_tell(connections, tenant, response)
         except RedisError:
@@ -83,5 +106,8 @@ async def _close_or_tell(connections: Connections, tenant: str, response: str) -
     """One that can't be read, or that Redis refuses to end, must not keep the others open."""
     try:
         await close_orphan(connections, tenant, response)
+    except ApiError as error:
+        # PostgreSQL is away; the lock runs out again, and somebody looks again.
+        log.warning("response of a dead process must wait", extra={"response": response, "reason": error.message})
     except (ResponseError, LookupError, TypeError, ValueError):
         log.exception("response of a dead process can't be closed", extra={"response": response, "tenant": tenant})

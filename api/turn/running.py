@@ -2,7 +2,7 @@
 
 import asyncio
 import time
-from typing import Literal
+from typing import Any, Literal
 
 from api.turn.events import frame
 
@@ -13,6 +13,7 @@ UNLOGGED_LIMIT = 1000
 # A comment this often keeps proxies from closing a quiet stream.
 KEEPALIVE_SECONDS = 15.0
 
+Json = dict[str, Any]
 Interruption = Literal["cancelled", "lost", "gone", "shutdown"]
 
 
@@ -20,7 +21,15 @@ class Turn:
     """The state of a running turn. `streamed` ones have events; `stored` ones a lock to renew and a log."""
 
     def __init__(
-        self, tenant: str, response: str, thread: str, token: str, *, streamed: bool, stored: bool = True
+        self,
+        tenant: str,
+        response: str,
+        thread: str,
+        token: str,
+        *,
+        streamed: bool,
+        stored: bool = True,
+        first_sequence: int = 0,
     ) -> None:
         self.tenant = tenant
         self.response = response
@@ -28,6 +37,10 @@ class Turn:
         self.token = token
         self.streamed = streamed
         self.stored = stored
+        self.start: Json = {}
+        """The response as it stands before anything was produced."""
+        self.repeatable = False
+        """So far nothing was produced, and another process may run it again."""
         self.task: asyncio.Task[None] | None = None
         self.interruption: Interruption | None = None
         self.finishing = False
@@ -39,13 +52,13 @@ class Turn:
         self.failure: Exception | None = None
         """Why there is no final body, or why a client that does not stream gets an error instead of it."""
         self.renewed_at = time.monotonic()
-        self.sequence = 0
-        self.logged = 0
+        self.sequence = first_sequence
+        self.logged = first_sequence
         """How many events Redis has."""
         self._frames: list[bytes] = []
-        self._dropped = 0
+        self._dropped = first_sequence
         self._waiting: list[asyncio.Future[bool]] = []
-        self._nudged_sequence = 0
+        self._nudged_sequence = first_sequence
         self._nudging = asyncio.get_running_loop().call_later(KEEPALIVE_SECONDS, self._nudge)
 
     def emit(self, event: bytes, fields: bytes) -> None:

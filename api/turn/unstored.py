@@ -10,10 +10,10 @@ from api.loading import rebuild
 from api.reading import hot_or_cold, missing, stored
 from api.schemas.responses import CreateResponse
 from api.tenants import Caller
-from api.turn.asking import make_ask, resolve_references
+from api.turn.asking import Question, make_ask, resolve_references
 from api.turn.body import skeleton
 from api.turn.opening import check_conversation
-from api.turn.run import Question, run_unstored
+from api.turn.run import run_unstored
 from api.turn.running import Turn
 from api.upstream.exchange import Count
 

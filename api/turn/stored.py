@@ -1,0 +1,56 @@
+"""Turns that are kept: begun in Redis, run in a task of their own, written at their end."""
+
+from typing import Any
+
+import orjson
+
+from api.connections import Connections
+from api.history import Opening
+from api.idempotency import Idempotency
+from api.ids import THREAD, new_id
+from api.schemas.responses import CreateResponse
+from api.tenants import Caller
+from api.turn.asking import Question
+from api.turn.body import skeleton
+from api.turn.opening import new_token, open_turn
+from api.turn.run import run_stored
+from api.turn.running import Turn
+from api.turn.takeup import body_to_repeat
+
+Json = dict[str, Any]
+
+
+async def start_turn(
+    connections: Connections, caller: Caller, request: CreateResponse, idempotency: Idempotency
+) -> Turn:
+    """Begin a stored turn and let it run in a task of its own; the client may leave."""
+    tenant, response, token = caller.tenant, new_id("resp_"), new_token()
+    model = request.model or connections.settings.model
+    connections.upstream.route(model)  # nothing is begun for a model that nobody answers for
+    start = skeleton(request, response, model, request.conversation_id)
+    inputs = request.new_items()
+    streamed = request.stream or request.background
+    kept: Json = {"response": start, "input": inputs, "stream": streamed}
+    if request.background:
+        kept["again"] = orjson.Fragment(body_to_repeat(request))
+    previous = request.previous_response_id or ""
+    known = connections.recent.find(tenant, request.conversation_id, previous)
+    opening = Opening(
+        tenant=tenant,
+        response=response,
+        token=token,
+        new_thread=new_id(THREAD),
+        request=orjson.dumps(kept),
+        conversation=request.conversation_id,
+        previous_response=previous,
+        idempotency=idempotency,
+        known_generation=known.generation,
+        known_count=len(known.items),
+    )
+    begun = await open_turn(connections, opening)
+    past = known.items[: begun.left_out] + [orjson.loads(item) for item in begun.items]
+    turn = Turn(tenant, response, begun.thread, token, streamed=streamed)
+    turn.start, turn.repeatable = start, request.background
+    question = Question(request, start, past, inputs)
+    turn.task = connections.tasks.create_task(run_stored(connections, turn, question, begun.generation))
+    return turn

@@ -1,0 +1,265 @@
+"""Responses in the background: left, polled, resumed, cancelled, and run again when their process dies."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import aiohttp
+import orjson
+import pytest
+from openai import AsyncOpenAI, BadRequestError
+from openai.types.responses import Response, ResponseStreamEvent
+from redis.asyncio import Redis
+
+from tests.conftest import StartService
+from tests.contract import validate_stream
+from tests.entries import TENANT
+from tests.ownership import violations
+from tests.running import Part, Service
+from tests.talking import Json, asked, context, drained, events_of, release, talk
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.anyio
+
+OPENING = ["response.created", "response.queued", "response.in_progress"]
+BEGINNING = "word1 word2 word3 "
+
+
+@pytest.fixture
+async def client(asking_service: Service) -> AsyncIterator[AsyncOpenAI]:
+    async with talk(asking_service) as one:
+        yield one
+
+
+@pytest.fixture
+async def doomed(start_service: StartService, asking_service: Service) -> Service:
+    """Another API of the same service; it dies in the test."""
+    return await start_service(worker=False, OPENAI_BASE_URL=asking_service.environment["OPENAI_BASE_URL"])
+
+
+async def has(client: AsyncOpenAI, response: str, status: str) -> Response:
+    async def seen() -> Response | None:
+        one = await client.responses.retrieve(response)
+        return one if one.status == status else None
+
+    return await wait_until(seen, f"the response to be {status}")
+
+
+async def resumed(client: AsyncOpenAI, response: str, after: int) -> list[ResponseStreamEvent]:
+    stream = await client.responses.retrieve(response, stream=True, starting_after=after)
+    return [event async for event in stream]
+
+
+async def end_locks(redis: Redis) -> None:
+    """As if no process that runs something had been heard of for the whole lock."""
+    for member in await redis.zrange("running", 0, -1):
+        thread = await redis.hget(f"resp:{member.decode()}", "thread")
+        await redis.hset(f"conv:{TENANT}:{thread.decode()}", "deadline", "1")
+        await redis.zadd("running", {member: 1}, xx=True)
+
+
+async def upstream_has(upstream: Part, text: str, count: int) -> None:
+    async def enough() -> bool:
+        return len(await asked(upstream, text)) == count
+
+    await wait_until(enough, f"the upstream to be asked {count} times")
+
+
+async def test_polled_to_its_end(client: AsyncOpenAI, upstream: Part, redis: Redis) -> None:
+    conversation = (await client.conversations.create()).id
+    begun = await client.responses.create(
+        model="fake-hold-poll", input="poll", background=True, conversation=conversation
+    )
+    assert (begun.status, begun.background, begun.output) == ("queued", True, [])
+    await has(client, begun.id, "in_progress")
+    await release(upstream, "poll")
+    ended = await has(client, begun.id, "completed")
+    assert ended.output_text.startswith(BEGINNING)
+    await client.responses.create(input="poll on", conversation=conversation)
+    assert (await context(upstream, "poll on"))[0] == "user: poll"
+    assert [event.type for event in await resumed(client, begun.id, -1)][:3] == OPENING
+    await drained(redis)
+    assert await violations(redis) == []
+
+
+async def test_a_stream_is_left_and_resumed(client: AsyncOpenAI, upstream: Part) -> None:
+    events = await client.responses.create(model="fake-hold-left", input="left", background=True, stream=True)
+    head = []
+    async for event in events:
+        head.append(event)
+        if event.type == "response.output_text.delta":
+            break
+    await events.close()
+    assert [event.type for event in head[:3]] == OPENING
+    first: Any = head[0]
+    states = [event.response.status for event in head[:3]]  # type: ignore[union-attr]
+    assert states == ["queued", "queued", "in_progress"]
+    await release(upstream, "left")
+    rest = await resumed(client, first.response.id, head[-1].sequence_number)
+    final = validate_stream([event.to_dict() for event in (*head, *rest)])
+    assert final["status"] == "completed"
+
+
+async def test_unstored_it_is_refused(client: AsyncOpenAI) -> None:
+    with pytest.raises(BadRequestError) as refusal:
+        await client.responses.create(input="x", background=True, store=False)
+    assert (refusal.value.code, refusal.value.param) == ("invalid_value", "background")
+
+
+async def test_cancelled_while_it_runs(client: AsyncOpenAI, doomed: Service) -> None:
+    """From another process; what it had said stays."""
+    begun = await client.responses.create(model="fake-hang-middle", input="stop", background=True)
+    await has(client, begun.id, "in_progress")
+    async with talk(doomed) as other:
+        ended = await asyncio.wait_for(other.responses.cancel(begun.id), 5)
+        assert (ended.status, ended.output_text) == ("cancelled", BEGINNING)
+        assert await other.responses.cancel(begun.id) == ended
+        last: Any = (await resumed(other, begun.id, 0))[-1]
+    assert last.response == ended
+
+
+async def test_the_same_key_gives_the_same_response(client: AsyncOpenAI, upstream: Part) -> None:
+    one, other = [
+        await client.responses.create(
+            model="fake-gate-key", input="key", background=True, extra_headers={"Idempotency-Key": "background"}
+        )
+        for _ in range(2)
+    ]
+    assert one.id == other.id
+    await release(upstream, "key")
+    await has(client, one.id, "completed")
+    await upstream_has(upstream, "key", 1)
+
+
+async def test_run_again_after_its_process_died(
+    client: AsyncOpenAI, doomed: Service, upstream: Part, redis: Redis
+) -> None:
+    """By another process, under its id, with its history; who resumes its stream sees one whole answer."""
+    before = await client.responses.create(input="before")
+    async with talk(doomed) as dying:
+        begun = await dying.responses.create(
+            model="fake-gate-again",
+            input="again",
+            instructions="be brief",
+            background=True,
+            stream=True,
+            previous_response_id=before.id,
+        )
+        head = [await anext(aiter(begun)) for _ in range(3)]
+        first: Any = head[0]
+        await upstream_has(upstream, "again", 1)
+        await wait_until(lambda: _logged(redis, first.response.id), "its opening to be logged")
+        await doomed.api.kill()
+        await begun.close()
+    await end_locks(redis)
+    await upstream_has(upstream, "again", 2)
+    bodies = [one["body"] for one in await asked(upstream, "again")]
+    assert bodies[0] == bodies[1]
+    await release(upstream, "again")
+    rest = await resumed(client, first.response.id, 2)
+    final = validate_stream([event.to_dict() for event in (*head, *rest)], gap=True)
+    assert (final["status"], final["id"]) == ("completed", first.response.id)
+    await drained(redis)
+    assert await violations(redis) == []
+
+
+async def _logged(redis: Redis, response: str) -> bool:
+    return bool(await redis.exists(f"log:{TENANT}:{response}"))
+
+
+async def test_closed_once_it_had_said_something(client: AsyncOpenAI, doomed: Service, redis: Redis) -> None:
+    async with talk(doomed) as dying:
+        begun = await dying.responses.create(model="fake-hang-middle", input="half", background=True)
+        await wait_until(lambda: _said(redis, begun.id), "its text to be logged")
+        await doomed.api.kill()
+    await end_locks(redis)
+    ended = await has(client, begun.id, "incomplete")
+    assert ended.output_text == BEGINNING
+
+
+async def _said(redis: Redis, response: str) -> bool:
+    entries = await redis.xrange(f"log:{TENANT}:{response}")
+    return b"word3" in b"".join(fields[b"e"] for _, fields in entries)
+
+
+async def test_given_up_when_it_kills_every_process(
+    client: AsyncOpenAI, doomed: Service, upstream: Part, redis: Redis
+) -> None:
+    async with talk(doomed) as dying:
+        begun = await dying.responses.create(model="fake-gate-never", input="poison", background=True)
+        await upstream_has(upstream, "poison", 1)
+        await doomed.api.kill()
+    await redis.hset(f"resp:{TENANT}:{begun.id}", "takeups", 3)
+    await end_locks(redis)
+    ended = await has(client, begun.id, "failed")
+    assert ended.error is not None
+    assert ended.error.code == "server_error"
+    await upstream_has(upstream, "poison", 1)
+
+
+async def test_cancelled_while_nobody_runs_it(
+    client: AsyncOpenAI, doomed: Service, upstream: Part, redis: Redis
+) -> None:
+    async with talk(doomed) as dying:
+        begun = await dying.responses.create(model="fake-gate-never", input="orphan", background=True)
+        await upstream_has(upstream, "orphan", 1)
+        await doomed.api.kill()
+    cancelling = asyncio.create_task(client.responses.cancel(begun.id))
+    await wait_until(lambda: redis.hexists(f"resp:{TENANT}:{begun.id}", "cancel"), "the cancel to be noted")
+    await end_locks(redis)
+    assert (await cancelling).status == "cancelled"
+    await upstream_has(upstream, "orphan", 1)
+
+
+async def test_handed_over_by_a_process_that_ends(
+    client: AsyncOpenAI, doomed: Service, upstream: Part, redis: Redis
+) -> None:
+    """At once, though it may drain for 30 s; what had spoken already goes on there to its end."""
+    async with talk(doomed) as ending:
+        begun = await ending.responses.create(model="fake-gate-over", input="hand over", background=True)
+        speaking = await ending.responses.create(model="fake-hold-drain", input="still speaking", background=True)
+        await upstream_has(upstream, "hand over", 1)
+        await wait_until(lambda: _said(redis, speaking.id), "the other to speak")
+    stopping = asyncio.create_task(doomed.api.terminate())
+    await upstream_has(upstream, "hand over", 2)
+    await release(upstream, "over")
+    await has(client, begun.id, "completed")
+    assert await redis.hget(f"resp:{TENANT}:{begun.id}", "takeups") is None
+    await release(upstream, "drain")
+    await has(client, speaking.id, "completed")
+    assert await stopping == 0
+
+
+@pytest.mark.parametrize("stream", [True, False], ids=["streamed", "whole"])
+async def test_a_retry_with_its_key_runs_it_again(
+    asking_service: Service, doomed: Service, upstream: Part, redis: Redis, stream: bool
+) -> None:
+    """No matter in which process the retry arrives; the answer has the id that the first try had."""
+    name = f"retry{stream}"
+    headers, body = {"Idempotency-Key": name}, {"model": f"fake-gate-{name}", "input": name, "stream": stream}
+    async with aiohttp.ClientSession() as http:
+        first = asyncio.create_task(_post(http, doomed, body, headers))
+        await upstream_has(upstream, name, 1)
+        members = await redis.zrange("running", 0, -1)
+        await doomed.api.kill()
+        with pytest.raises(aiohttp.ClientError):
+            await first
+        retry = asyncio.create_task(_post(http, asking_service, body, headers))
+        await wait_until(lambda: redis.hexists(f"resp:{members[-1].decode()}", "again"), "the retry to be heard")
+        await end_locks(redis)
+        await upstream_has(upstream, name, 2)
+        await release(upstream, name)
+        answer = await retry
+    response: Json = events_of(answer)[-1]["response"] if stream else _json(answer)
+    assert response["status"] == "completed"
+    assert f"{TENANT}:{response['id']}".encode() in members
+
+
+async def _post(http: aiohttp.ClientSession, service: Service, body: Json, headers: dict[str, str]) -> bytes:
+    async with http.post(f"{service.url}/responses", json=body, headers=headers) as answer:
+        return await answer.read()
+
+
+def _json(answer: bytes) -> Json:
+    body: Json = orjson.loads(answer)
+    return body
