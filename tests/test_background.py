@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from typing import Any
+from typing import Any, cast
 
 import aiohttp
 import orjson
@@ -38,11 +38,11 @@ async def doomed(start_service: StartService, asking_service: Service) -> Servic
 
 
 async def has(client: AsyncOpenAI, response: str, status: str) -> Response:
-    async def seen() -> Response | None:
-        one = await client.responses.retrieve(response)
-        return one if one.status == status else None
+    async def seen() -> bool:
+        return (await client.responses.retrieve(response)).status == status
 
-    return await wait_until(seen, f"the response to be {status}")
+    await wait_until(seen, f"the response to be {status}")
+    return await client.responses.retrieve(response)
 
 
 async def resumed(client: AsyncOpenAI, response: str, after: int) -> list[ResponseStreamEvent]:
@@ -50,10 +50,15 @@ async def resumed(client: AsyncOpenAI, response: str, after: int) -> list[Respon
     return [event async for event in stream]
 
 
+async def running(redis: Redis) -> list[bytes]:
+    """What runs, or would if its process lived."""
+    return cast("list[bytes]", await redis.zrange("running", 0, -1))
+
+
 async def end_locks(redis: Redis) -> None:
     """As if no process that runs something had been heard of for the whole lock."""
-    for member in await redis.zrange("running", 0, -1):
-        thread = await redis.hget(f"resp:{member.decode()}", "thread")
+    for member in await running(redis):
+        thread = cast("bytes", await redis.hget(f"resp:{member.decode()}", "thread"))
         await redis.hset(f"conv:{TENANT}:{thread.decode()}", "deadline", "1")
         await redis.zadd("running", {member: 1}, xx=True)
 
@@ -178,7 +183,7 @@ async def test_closed_once_it_had_said_something(client: AsyncOpenAI, doomed: Se
 
 
 async def _said(redis: Redis, response: str) -> bool:
-    entries = await redis.xrange(f"log:{TENANT}:{response}")
+    entries = cast("list[tuple[bytes, dict[bytes, bytes]]]", await redis.xrange(f"log:{TENANT}:{response}"))
     return b"word3" in b"".join(fields[b"e"] for _, fields in entries)
 
 
@@ -240,7 +245,7 @@ async def test_a_retry_with_its_key_runs_it_again(
     async with aiohttp.ClientSession() as http:
         first = asyncio.create_task(_post(http, doomed, body, headers))
         await upstream_has(upstream, name, 1)
-        members = await redis.zrange("running", 0, -1)
+        members = await running(redis)
         await doomed.api.kill()
         with pytest.raises(aiohttp.ClientError):
             await first

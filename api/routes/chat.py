@@ -16,8 +16,9 @@ from api.schemas.edge import parse
 from api.turn.as_chat import Chunks, completion, error_frame
 from api.turn.follow import CutError, ended_body, follow, follow_log
 from api.turn.opening import Replay
-from api.turn.run import start_turn, wait_for_body
+from api.turn.run import wait_for_body
 from api.turn.running import Turn
+from api.turn.stored import start_turn
 from api.turn.unstored import start_unstored
 from api.upstream.exchange import UpstreamError
 
