@@ -19,7 +19,7 @@ from api.openapi.notation import (
 from api.openapi.objects import FORMAT, METADATA, TOOL_CHOICE
 
 RESPONSE: Json = record(
-    "A response. While it runs its `status` is `in_progress` and its output empty.",
+    "A response. While it runs its `status` is `queued` or `in_progress` and its output empty.",
     {
         "id": TEXT,
         "object": always("response"),
@@ -78,6 +78,7 @@ LOGPROBS = {"logprobs": array({"type": "object", "additionalProperties": True})}
 
 EVENTS: dict[str, tuple[str, dict[str, Json]]] = {
     "response.created": ("The first event: the response has its id.", WHOLE_RESPONSE),
+    "response.queued": ("It runs in the background: its client may leave.", WHOLE_RESPONSE),
     "response.in_progress": ("The model is asked.", WHOLE_RESPONSE),
     "response.output_item.added": ("An item of the output begins.", ITEM),
     "response.content_part.added": ("A part of an item begins.", PART),

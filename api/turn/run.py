@@ -32,7 +32,7 @@ async def run_stored(
     turn: Turn,
     question: Question,
     generation: bytes | None,
-    told: frozenset[str] = frozenset(),
+    told: frozenset[bytes] = frozenset(),
 ) -> None:
     """A stored turn's outermost frame: whatever happens, it ends and its followers learn of it.
 
@@ -119,15 +119,18 @@ async def _answer(connections: Connections, turn: Turn, question: Question, answ
     return verdict_of(answer.finish)
 
 
-def announce(turn: Turn, start: Json, told: frozenset[str] = frozenset()) -> None:
+def announce(turn: Turn, start: Json, told: frozenset[bytes] = frozenset()) -> None:
     if not turn.streamed:
         return
-    kinds = ("created", "queued", "in_progress") if start["background"] else ("created", "in_progress")
-    for kind in kinds:
-        name = f"response.{kind}"
-        if name not in told:
-            status = "in_progress" if kind == "in_progress" else start["status"]
-            turn.emit(name.encode(), b'"response":' + orjson.dumps({**start, "status": status}))
+    response = running = b'"response":' + orjson.dumps(start)
+    if start["background"]:
+        running = b'"response":' + orjson.dumps({**start, "status": "in_progress"})
+    opening = [(b"response.created", response), (b"response.queued", response), (b"response.in_progress", running)]
+    if not start["background"]:
+        del opening[1]
+    for event, fields in opening:
+        if event not in told:
+            turn.emit(event, fields)
     turn.notify()
 
 

@@ -43,8 +43,8 @@ async def take_up(
     """
     kept: Json = orjson.loads(orphan.request)
     again = orphan.again or (orjson.dumps(kept["again"]) if "again" in kept else b"")
-    told = frozenset(str(event["type"]) for event in events)
-    if not again or orphan.cancelled or orphan.takeups > MOST_TAKEUPS or "response.output_item.added" in told:
+    told = frozenset(str(event["type"]).encode() for event in events)
+    if not again or orphan.cancelled or orphan.takeups > MOST_TAKEUPS or b"response.output_item.added" in told:
         return False
     hot = await hot_conversation(connections, tenant, orphan.thread, items=True)
     try:
