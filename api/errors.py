@@ -146,5 +146,5 @@ def server_error() -> ApiError:
 
 
 def from_upstream(status: int, code: str, message: str, param: str | None, headers: dict[str, str]) -> ApiError:
-    kinds = {400: INVALID, 404: INVALID, 429: "rate_limit_error"}
+    kinds = {400: INVALID, 404: INVALID, 429: "rate_limit_error", 503: "service_unavailable"}
     return ApiError(status, kinds.get(status, "upstream_error"), code, message, param, headers)

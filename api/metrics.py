@@ -14,3 +14,16 @@ KEYS_FILE_SOUND = Gauge("chatbot_keys_file_sound", "0 while the keys file is wro
 KEYS_FILE_SOUND.set(1)
 ORPHANS = Counter("chatbot_orphans_closed", "Responses of dead processes that this one closed.")
 TAKEUPS = Counter("chatbot_responses_taken_up", "Responses of dead or ending processes that this one runs again.")
+UPSTREAM_ATTEMPTS = Counter(
+    "chatbot_upstream_attempts", "Questions sent to an upstream, repeated ones too.", ["upstream"]
+)
+UPSTREAM_ERRORS = Counter(
+    "chatbot_upstream_errors", "Questions that an upstream did not answer, or not to the end.", ["upstream", "kind"]
+)
+UPSTREAM_RETRIES = Counter("chatbot_upstream_retries", "Questions sent again after a passing failure.", ["upstream"])
+UPSTREAM_FALLBACKS = Counter(
+    "chatbot_upstream_fallbacks", "Questions for which the next upstream was asked in the place of this.", ["upstream"]
+)
+UPSTREAM_BREAKER = Gauge(
+    "chatbot_upstream_breaker", "0: closed; 2: open, the upstream is not asked; 1: one question tries it.", ["upstream"]
+)

@@ -44,9 +44,9 @@ async def fake(folder: Path) -> AsyncIterator[Part]:
 
 
 @contextlib.asynccontextmanager
-async def made(port: int, timeouts: Timeouts | None = None, **retries: int) -> AsyncIterator[Routing]:
+async def made(port: int, timeouts: Timeouts | None = None, retries: int = 2) -> AsyncIterator[Routing]:
     url = f"http://{HOST}:{port}/v1"
-    upstream = Routing(only_upstream(ProviderSettings("chat_completions", url, KEY, timeouts or Timeouts(), **retries)))
+    upstream = Routing(only_upstream(ProviderSettings("chat_completions", url, KEY, timeouts or Timeouts(), retries)))
     yield upstream
     await upstream.close()
 

@@ -53,6 +53,8 @@ CODES: dict[int, dict[str, str]] = {
     503: {
         "queue_full": "Too much is waiting to be stored.",
         "store_unavailable": "Redis or PostgreSQL can't be reached.",
+        "upstream_unavailable": "The model provider failed too often and is left alone for a moment.",
+        "upstream_busy": "As many requests as the model provider may have are running.",
         "outcome_unknown": "The answer could not be stored in time; GET tells how it ended.",
         "response_interrupted": "A chat completion was cancelled, or cut off by the end of its process.",
     },

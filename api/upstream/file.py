@@ -13,6 +13,7 @@ from api.upstream.settings import (
     ANY_MODEL,
     DEFAULT_RETRIES,
     LONGEST_MODEL,
+    BreakerSettings,
     Kind,
     ModelSettings,
     Part,
@@ -42,6 +43,11 @@ class _Provider(Part):
     between_tokens_seconds: TokenSeconds | None = None
     whole_seconds: WholeSeconds | None = None
     retries: Annotated[int, Field(ge=0, le=10)] = DEFAULT_RETRIES
+    concurrent_requests: Annotated[int, Field(ge=1, le=100_000)] | None = None
+    wait_seconds: Annotated[float, Field(ge=0, le=60)] = 1.0
+    breaker_failures: Annotated[int, Field(ge=0, le=1000)] = 5
+    breaker_window_seconds: Annotated[float, Field(ge=0.1, le=3600)] = 30.0
+    breaker_open_seconds: Annotated[float, Field(ge=0.1, le=3600)] = 15.0
 
 
 P = TypeVar("P", bound=Part)
@@ -130,6 +136,9 @@ def _settings(
             given.whole_seconds or timeouts.whole,
         ),
         given.retries,
+        given.concurrent_requests,
+        given.wait_seconds,
+        BreakerSettings(given.breaker_failures, given.breaker_window_seconds, given.breaker_open_seconds),
     )
 
 

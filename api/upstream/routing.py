@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
+from api import metrics
 from api.upstream.exchange import Ask, Count, Delta, UpstreamError
 from api.upstream.failures import ProviderError, timed_out
 from api.upstream.provider import Provider
@@ -58,27 +59,38 @@ class Routing:
     async def stream(self, ask: Ask) -> AsyncGenerator[list[Delta], None]:
         """What each network read brought (a list that is never empty), in order, and last Usage and Finish; who leaves
         early closes it (`contextlib.aclosing`)."""
-        stream = await self._answered(ask, Provider.begin)
+        provider, stream = await self._answered(ask, Provider.begin)
+        failure, whole = None, False
         try:
             deltas = stream.first
             while deltas:
                 yield deltas
                 deltas = await stream.read()
+            whole = True
+        except UpstreamError as error:
+            failure = error
+            raise
         finally:
             stream.close()
+            provider.end(failure, whole=whole)
 
     async def complete(self, ask: Ask) -> list[Delta]:
-        return await self._answered(ask, Provider.complete)
+        return (await self._answered(ask, Provider.complete))[1]
 
-    async def _answered(self, ask: Ask, call: Callable[[Provider, Ask], Awaitable[T]]) -> T:
-        """The first target's answer that there is; the first failure when there is none."""
+    async def _answered(self, ask: Ask, call: Callable[[Provider, Ask], Awaitable[T]]) -> tuple[Provider, T]:
+        """The first answer that there is, and whose it is. When there is none: the first failure, and how soon one of
+        the targets may answer."""
         route = self.route(ask.model)
         failures: list[UpstreamError] = []
-        for target in route.targets:
+        for provider, model in route.targets:
             try:
-                return await call(target.provider, _for_target(ask, route, target))
+                return provider, await call(provider, _for_target(ask, route, model))
             except ProviderError as error:
                 failures.append(error)
+                if len(failures) < len(route.targets):
+                    metrics.UPSTREAM_FALLBACKS.labels(provider.name).inc()
+        waits = [error.retry_after_seconds for error in failures if error.retry_after_seconds is not None]
+        failures[0].retry_after_seconds = min(waits, default=None)
         raise failures[0]
 
     async def count(self, ask: Ask) -> Count:
@@ -109,11 +121,11 @@ class Routing:
             await provider.close()
 
 
-def _for_target(ask: Ask, route: Route, target: Target) -> Ask:
+def _for_target(ask: Ask, route: Route, model: str) -> Ask:
     if ask.max_output_tokens is None and route.max_output_tokens is not None:
         ask = dataclasses.replace(ask, max_output_tokens=route.max_output_tokens)
-    if target.model and target.model != ask.model:
-        ask = dataclasses.replace(ask, model=target.model)
+    if model and model != ask.model:
+        ask = dataclasses.replace(ask, model=model)
     return ask
 
 

@@ -47,12 +47,26 @@ class Timeouts:
 
 
 @dataclass(frozen=True, slots=True)
+class BreakerSettings:
+    """`failures` in a row within `window_seconds` open it for `open_seconds`; 0 failures: it never opens."""
+
+    failures: int = 0
+    window_seconds: float = 30.0
+    open_seconds: float = 15.0
+
+
+@dataclass(frozen=True, slots=True)
 class ProviderSettings:
     kind: Kind
     base_url: str = ""
     key: str = field(default="", repr=False)
     timeouts: Timeouts = field(default_factory=Timeouts)
     retries: int = DEFAULT_RETRIES
+    concurrent_requests: int | None = None
+    """Requests of this process at a time; None: as many as come."""
+    wait_seconds: float = 1.0
+    """How long a request waits for its place among them."""
+    breaker: BreakerSettings = field(default_factory=BreakerSettings)
 
 
 @dataclass(frozen=True, slots=True)
