@@ -96,7 +96,7 @@ class Routing:
     async def count(self, ask: Ask) -> Count:
         """As the provider counts that is asked first."""
         route = self.route(ask.model)
-        return await route.targets[0].provider.count(_for_target(ask, route, route.targets[0]))
+        return await route.targets[0].provider.count(_for_target(ask, route, route.targets[0].model))
 
     async def models(self) -> dict[str, str]:
         """Every model that can be asked for, and whose it is. Those of a provider that is down are left out, unless
