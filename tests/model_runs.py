@@ -14,10 +14,10 @@ from contextlib import contextmanager
 from typing import NoReturn
 
 from hypothesis import HealthCheck, Phase, seed, settings
-from hypothesis.stateful import RuleBasedStateMachine, run_state_machine_as_test
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 from redis import Redis
 
-from tests.model_server import GuaranteeError
+from tests.model_server import GuaranteeError, ModelServer
 from tests.running import Part
 
 EXAMPLES = int(os.environ.get("MODEL_EXAMPLES", "100"))
@@ -44,16 +44,28 @@ def model_redis(valkey: Part) -> Iterator[Redis]:
 
 
 class Model(RuleBasedStateMachine):
-    """What each model does after a step is to count it, and to say which promise was broken."""
+    """What all models have: steps that are counted, replies that get lost, promises that are broken."""
 
     steps = 0
 
-    def __init__(self) -> None:
+    def __init__(self, server: ModelServer) -> None:
         super().__init__()
+        self.server = server
+        self.server.clear()
+        self.server.losing_replies = False
         self.broken = False
+        self._lossy_steps = 0
 
+    @rule()
+    def lose_replies(self) -> None:
+        """Whatever the next step sends, Redis carries out twice: no client hears of the first time."""
+        self._lossy_steps = 2
+
+    @invariant()
     def stepped(self) -> None:
         type(self).steps += 1
+        self._lossy_steps = max(self._lossy_steps - 1, 0)
+        self.server.losing_replies = self._lossy_steps > 0
 
     def fail(self, message: str) -> NoReturn:
         self.broken = True

@@ -1,16 +1,20 @@
 """A real Valkey under a model: the product's own Lua scripts, a clock that the model moves, copies that it rewinds to.
 
 The clock and the server's run id are all that is replaced in the scripts, so that a run depends on nothing but its
-steps. Whoever breaks a script on purpose gives the text to replace; a text that is gone fails loudly.
+steps. They are called by the product's own functions. Whoever breaks a script on purpose gives the text to replace; a
+text that is gone fails loudly.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Coroutine, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, TypeVar
 
 from redis import Redis
+from redis.asyncio import Redis as AsyncRedis
 from redis.exceptions import ResponseError
 
+from api.lanes import Lanes
 from core.queue import Argument, Script
 from local.parts import ROOT
 
@@ -22,8 +26,12 @@ REAL_CLOCK = "local time = redis.call('TIME')"
 MODEL_CLOCK = f"local time = {{'0', redis.call('GET', '{CLOCK}')}}"
 REAL_RUN = "string.match(redis.call('INFO', 'server'), 'run_id:(%x+)')"
 MODEL_RUN = f"redis.call('GET', '{RUN}')"
+FOLDERS = ("core", "worker", "api")
 OPENS_EPOCH = "renew"
+# Of all others.
+PARTS = {"prelude", "epoch"}
 
+T = TypeVar("T")
 Break = tuple[str, str, str]
 """Of a broken variant: the script's name, a text that occurs once in it, and what stands there instead."""
 
@@ -46,35 +54,97 @@ class Copy:
     """Name, remaining milliseconds (0: for ever), value."""
 
 
-class ModelServer:
-    """The scripts of one process's folders by name, on a server that belongs to the model alone."""
+class ModelRedis(AsyncRedis):
+    """What the product's own functions take for their connection: each command is one of the model's, at once."""
 
-    def __init__(self, redis: Redis, folders: Mapping[str, Sequence[str]], breaks: Sequence[Break] = ()) -> None:
+    def __init__(self, server: "ModelServer") -> None:
+        super().__init__()
+        self._server = server
+
+    async def execute_command(self, *arguments: Any, **_: Any) -> Any:
+        return self._server.execute(*arguments)
+
+    def pipeline(self, *_: Any, **__: Any) -> Any:
+        return ModelPipeline(self._server)
+
+
+class ModelPipeline:
+    """Of scripts alone."""
+
+    def __init__(self, server: "ModelServer") -> None:
+        self._server = server
+        self._replies: list[Any] = []
+
+    def evalsha(self, *arguments: Any) -> None:
+        self._replies.append(self._server.execute("EVALSHA", *arguments))
+
+    async def execute(self, **_: Any) -> list[Any]:
+        return self._replies
+
+
+class ModelLanes(Lanes):
+    """Nobody else's call is there to go together with."""
+
+    def __init__(self, redis: ModelRedis) -> None:
+        super().__init__(redis)
+        self._own = redis
+
+    async def call(self, script: Script, *arguments: Argument) -> Any:
+        return await script(self._own, *arguments)
+
+
+class ModelServer:
+    """All scripts of the product, on a server that belongs to the model alone."""
+
+    def __init__(self, redis: Redis, breaks: Sequence[Break] = ()) -> None:
         self.redis = redis
+        self.client = ModelRedis(self)
+        self.lanes = ModelLanes(self.client)
         self.now_us = START_US
+        self.losing_replies = False
+        """Each script is run twice: its first reply was lost, and the client sends it again."""
         self._latest_us = START_US
         self._moves = 0
         self._runs = 0
-        self._hashes = {}
-        names = {name: folder for folder, scripts in folders.items() for name in scripts}
-        unknown = {name for name, _, _ in breaks} - names.keys()
+        self._hashes: dict[str, str] = {}
+        paths = {path.stem: path for folder in FOLDERS for path in (ROOT / folder / "scripts").glob("*.lua")}
+        unknown = {name for name, _, _ in breaks} - paths.keys()
         assert not unknown, f"no such scripts: {unknown}"
-        for name, folder in names.items():
-            opens = name == OPENS_EPOCH
-            source = Script(ROOT / folder / "scripts" / f"{name}.lua", allow_oom=True, opens_epoch=opens).source
-            source = patched(source, REAL_CLOCK, MODEL_CLOCK)
-            if opens:
-                source = patched(source, REAL_RUN, MODEL_RUN)
-            for script, old, new in breaks:
-                if script == name:
-                    source = patched(source, old, new)
-            self._hashes[name] = redis.script_load(source)
+        for name in paths.keys() - PARTS:
+            self._load(paths[name], [(old, new) for script, old, new in breaks if script == name])
 
-    def call(self, name: str, *arguments: Argument) -> Any:
+    def _load(self, path: Path, breaks: list[tuple[str, str]]) -> None:
+        """Under the name by which the product calls it."""
+        opens = path.stem == OPENS_EPOCH
+        scripts = [Script(path, allow_oom=allow_oom, opens_epoch=opens) for allow_oom in (False, True)]
+        source = patched(scripts[1].source, REAL_CLOCK, MODEL_CLOCK)
+        if opens:
+            source = patched(source, REAL_RUN, MODEL_RUN)
+        for old, new in breaks:
+            source = patched(source, old, new)
+        loaded = self.redis.script_load(source)
+        self._hashes |= {script.sha: loaded for script in scripts}
+
+    def execute(self, command: str, *arguments: Any) -> Any:
+        if command != "EVALSHA":
+            untyped: Any = self.redis
+            return untyped.execute_command(command, *arguments)
+        sha, *rest = arguments
         try:
-            return self.redis.evalsha(self._hashes[name], 0, *arguments)
+            if self.losing_replies:
+                self.redis.evalsha(self._hashes[sha], *rest)
+            return self.redis.evalsha(self._hashes[sha], *rest)
         except ResponseError as error:
-            raise GuaranteeError(f"{name} fails: {error}") from error
+            raise GuaranteeError(f"a script fails: {error}") from error
+
+    def run(self, steps: Coroutine[Any, Any, T]) -> T:
+        """One of the product's functions, which finds nothing to wait for."""
+        try:
+            steps.send(None)
+        except StopIteration as end:
+            result: T = end.value
+            return result
+        raise RuntimeError("it waits for something else than Redis")
 
     def clear(self) -> None:
         """Another run of Redis on a new volume: everything is gone but the time of day."""

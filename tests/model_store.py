@@ -7,6 +7,7 @@ from core.entry import UNCOUNTED, Entry, MalformedEntryError, parse
 from tests.model_server import GuaranteeError
 from tests.queue_calls import Range
 from worker.batch import replayed
+from worker.queue import Stored
 
 POISON = "poison"
 REFUSED = "refused"
@@ -78,7 +79,7 @@ class ModelStore:
         for session, other in self.open.items():
             if holds and session not in self.forgotten and set(other.entries) & set(one.entries):
                 raise GuaranteeError(f"{one.session} waits for the transaction of {session}, which nobody ends")
-        self.open[one.session] = Writing(one.entries, hopeless)
+        self.open[one.session] = Writing(tuple(one.entries), hopeless)
 
     def commit(self, session: str) -> None:
         """Repetitions are absorbed, a clash is a broken promise."""
@@ -110,18 +111,18 @@ class ModelStore:
         entries = [*self.rows.values(), *filter(None, map(read, self.dead.values()))]
         return max((entry.position + 1 for entry in entries), default=0)
 
-    def hot_copy(self, conversation: str) -> tuple[int, list[bytes]]:
-        """What a cold load reads: the last position, also of dead letters, and the hot list's elements."""
+    def hot_copy(self, conversation: str) -> tuple[int, list[tuple[int, bytes]]]:
+        """What a cold load reads: the last position, also of dead letters, and the items by position."""
         rows = {row.position: row.body for row in self.rows.values() if row.conversation == conversation}
         dead = [entry for entry in map(read, self.dead.values()) if entry and entry.conversation == conversation]
         last = max([*rows, *(entry.position for entry in dead)], default=0)
-        return last, [b"%d %b" % (position, rows[position]) for position in sorted(rows)]
+        return last, sorted(rows.items())
 
 
-def noted(one: Range) -> tuple[Counter[str], set[str]]:
+def noted(one: Range) -> Stored:
     """What an acknowledgement says of a stored range: entries by conversation, and whose hot copy is stale now."""
     entries = [entry for entry in map(read, one.entries) if entry is not None]
-    return (
-        Counter(entry.conversation for entry in entries if UNCOUNTED not in entry.extra),
-        {entry.conversation for entry in entries if replayed(entry)},
+    return Stored(
+        counts=Counter((entry.tenant, entry.conversation) for entry in entries if UNCOUNTED not in entry.extra),
+        stale_conversations={(entry.tenant, entry.conversation) for entry in entries if replayed(entry)},
     )

@@ -1,48 +1,26 @@
-"""How the queue's scripts are called, as worker/queue.py and api/history_changes.py do it, for models of the queue.
+"""The queue as its model sees it: the product's own functions, and a picture of what they left in Redis."""
 
-Everything that a change of the protocol changes about a call stands here and nowhere else among the models.
-"""
-
-from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from core.entry import item_tail
-from core.queue import ACKED, ALONE, ATTEMPTS, LEASES, META, QUEUE, SESSIONS
+from api import history_changes
+from api.history_losses import NOTHING_STORED
+from core.queue import ACKED, ALONE, ATTEMPTS, LEASES, META, QUEUE, SESSIONS, renew
 from tests.entries import TENANT
 from tests.model_server import ModelServer
+from worker import queue
 from worker.batch import marked
-from worker.queue import HOT_SECONDS, LEASE_MS, MAX_BYTES, MAX_FAILURES
+from worker.queue import Lease, Stored
 
-FOLDERS = {
-    "core": ("renew",),
-    "worker": ("claim", "ack", "extend", "release", "replay", "try_alone"),
-    "api": ("append", "take_ticket", "warm", "read"),
-}
 LIMIT = 1_000_000
-# Key, hash of the request, ids, and seconds.
-NO_IDEMPOTENCY = ("", "", "", 0)
 EXPIRATION_SECONDS = 1800
-TICKET_SECONDS = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Range:
-    """What a claim has answered to a worker; `session` is its own in PostgreSQL, `former` that of who was before it."""
+class Range(Lease):
+    """A lease, and the holder's own session in PostgreSQL."""
 
-    epoch: bytes
-    token: str
     session: str
-    first: int
-    end: int
-    failures: int
-    former: str
-    entries: tuple[bytes, ...]
-
-    @property
-    def suspect(self) -> bool:
-        """One entry is left of a range whose holders died."""
-        return self.failures >= MAX_FAILURES and len(self.entries) == 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,63 +63,50 @@ class QueueCalls:
     counted_tokens: bool = False
     """A broken variant: tokens are a counter of Redis, which goes back with it."""
     _epochs: int = 0
-    _tickets: int = field(default=0)
 
     def claim(self, token: str, session: str, max_entries: int) -> Range | None:
         if self.counted_tokens:
             token = str(self.server.redis.incr("model:tokens"))
-        arguments = (token, session, LEASE_MS, max_entries, MAX_BYTES, HOT_SECONDS, MAX_FAILURES)
-        reply = self.server.call("claim", *arguments)
-        if len(reply) == 3:
+        lease = self.server.run(queue.claim(self.server.client, token, session, max_entries))
+        if lease is None:
             return None
-        epoch, _, _, first, end, failures, former, entries = reply
-        return Range(epoch, token, session, first, end, failures, former.decode(), tuple(entries))
+        return Range(**{field.name: getattr(lease, field.name) for field in fields(Lease)}, session=session)
 
-    def ack(self, one: Range, counts: Counter[str], stale: set[str]) -> bool:
-        arguments: list[str | int] = [len(counts)]
-        for conversation, count in counts.items():
-            arguments += (TENANT, conversation, count)
-        # No responses, nothing deleted, nothing removed.
-        arguments += (0, 0, 0, 0, len(stale))
-        for conversation in sorted(stale):
-            arguments += (TENANT, conversation)
-        return bool(self.server.call("ack", one.epoch, one.token, one.first, one.end, EXPIRATION_SECONDS, *arguments))
+    def ack(self, one: Range, stored: Stored) -> bool:
+        return self.server.run(queue.ack(self.server.client, one, stored, EXPIRATION_SECONDS))
 
     def extend(self, one: Range) -> bool:
-        return bool(self.server.call("extend", one.epoch, one.token, one.first, one.end, LEASE_MS))
+        return self.server.run(queue.extend(self.server.client, one))
 
     def release(self, one: Range, *, ended: bool, failed: bool) -> bool:
-        arguments = (one.epoch, one.token, one.first, one.end, int(ended), int(failed))
-        return bool(self.server.call("release", *arguments))
+        return self.server.run(queue.release(self.server.client, one, ended=ended, failed=failed))
 
     def try_alone(self, one: Range) -> int | None:
-        failed: int | None = self.server.call("try_alone", one.epoch, one.token, one.first, one.end)
-        return failed
+        return self.server.run(queue.try_alone(self.server.client, one))
 
     def replay(self, conversation: str, source: bytes, letter: int) -> None:
         counted, uncounted = marked(source, letter), marked(source, letter, counted=False)
-        self.server.call("replay", TENANT, conversation, counted, uncounted)
+        self.server.run(queue.replay(self.server.client, TENANT, conversation, counted, uncounted))
 
-    def append(self, token: str, conversation: str, items: list[tuple[str, bytes]], *, create: bool) -> str:
-        tails = (item_tail(name, None, body) for name, body in items)
-        arguments = (TENANT, conversation, int(create), LIMIT, 1, "", token, *NO_IDEMPOTENCY)
-        reply = self.server.call("append", *arguments, *tails)
-        outcome: str = reply[0].decode()
-        return outcome
+    def append(self, conversation: str, items: list[tuple[str, bytes]], *, create: bool) -> str:
+        created_at = 1 if create else None
+        steps = history_changes.append(self.server.client, TENANT, conversation, items, LIMIT, created_at=created_at)
+        return self.server.run(steps).reason
 
-    def load(self, conversation: str, last: int, elements: list[bytes]) -> bool:
+    def load(self, conversation: str, last: int, items: list[tuple[int, bytes]]) -> bool:
         """What api/loading.py does with what PostgreSQL has."""
-        self._tickets += 1
-        ticket = f"ticket{self._tickets}"
-        if self.server.call("take_ticket", TENANT, conversation, ticket, TICKET_SECONDS)[0] == 0:
+        client = self.server.client
+        ticket = self.server.run(history_changes.take_ticket(client, TENANT, conversation))
+        if ticket is None:
             return False
-        arguments = (TENANT, conversation, ticket, EXPIRATION_SECONDS, 1, "{}", last, "", 0)
-        return bool(self.server.call("warm", *arguments, *elements))
+        stored = replace(NOTHING_STORED, last_position=last, items=items)
+        self.server.run(history_changes.warm(client, TENANT, conversation, ticket.token, stored, EXPIRATION_SECONDS))
+        return bool(self.server.redis.exists(keys(conversation)[0]))
 
     def renew(self, floor: int) -> None:
         """What must happen once Redis is another one than before, before anybody goes on."""
         self._epochs += 1
-        self.server.call("renew", self._epochs, floor)
+        self.server.run(renew(self.server.client, self._epochs, floor))
 
     def evict(self, conversation: str, *, hash_too: bool, list_too: bool) -> None:
         """As Redis does when its memory is full: key by key, and only those with a time to live."""

@@ -19,7 +19,7 @@ NOBODY = "-"
 class Lease:
     """What a worker was promised."""
 
-    epoch: bytes
+    epoch: int
     token: str
     first: int
     end: int
@@ -57,8 +57,8 @@ class Expected:
         leases = [dataclasses.replace(lease) for lease in self.leases]
         return dataclasses.replace(self, entries=list(self.entries), acked=set(self.acked), leases=leases)
 
-    def part(self, first: int, end: int) -> tuple[bytes, ...]:
-        return tuple(self.entries[first - self.base : end - self.base])
+    def part(self, first: int, end: int) -> list[bytes]:
+        return self.entries[first - self.base : end - self.base]
 
     @property
     def tail(self) -> int:

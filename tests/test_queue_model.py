@@ -10,7 +10,7 @@ from redis import Redis
 
 from tests.model_runs import bite, check, model_redis
 from tests.model_server import Break, GuaranteeError, ModelServer
-from tests.queue_calls import FOLDERS, QueueCalls
+from tests.queue_calls import QueueCalls
 from tests.queue_model import QueueModel
 from tests.running import Part
 
@@ -30,7 +30,7 @@ def machine_on(calls: QueueCalls) -> type[QueueModel]:
 
 
 def test_no_interleaving_breaks_a_promise(redis_now: Redis) -> None:
-    check(machine_on(QueueCalls(ModelServer(redis_now, FOLDERS))))
+    check(machine_on(QueueCalls(ModelServer(redis_now))))
 
 
 # The texts that a broken variant replaces. The product's own scripts break no promise, so whatever is caught is its.
@@ -114,6 +114,6 @@ redis.call('ZREM', LEASES, member)""",
 
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_broken_script_is_caught(redis_now: Redis, name: str) -> None:
-    calls = QueueCalls(ModelServer(redis_now, FOLDERS, BROKEN[name]), counted_tokens=name == "a fence that counts")
+    calls = QueueCalls(ModelServer(redis_now, BROKEN[name]), counted_tokens=name == "a fence that counts")
     with pytest.raises(GuaranteeError):
         bite(machine_on(calls))

@@ -11,7 +11,7 @@ from redis import Redis
 from tests.model_runs import bite, check, model_redis
 from tests.model_server import Break, GuaranteeError, ModelServer
 from tests.running import Part
-from tests.turn_calls import TURN_FOLDERS, TurnCalls
+from tests.turn_calls import TurnCalls
 from tests.turn_model import TurnModel
 
 
@@ -30,11 +30,12 @@ def machine_on(calls: TurnCalls) -> type[TurnModel]:
 
 
 def test_no_interleaving_breaks_a_promise(redis_now: Redis) -> None:
-    check(machine_on(TurnCalls(ModelServer(redis_now, TURN_FOLDERS))))
+    check(machine_on(TurnCalls(ModelServer(redis_now))))
 
 
 # The texts that a broken variant replaces. The product's own scripts break no promise, so whatever is caught is its.
 HOLDER = "if state[2] ~= response or state[3] ~= token then"
+HANDING = "if state[1] ~= response or state[2] ~= token then"
 PERSIST_LIST = "redis.call('PERSIST', list)"
 BROKEN: dict[str, list[Break]] = {
     "a finish without a token": [("finish", HOLDER, "if false then")],
@@ -70,12 +71,18 @@ BROKEN: dict[str, list[Break]] = {
     "an abandon without a token": [
         ("abandon", "known[1] ~= 'in_progress' or known[2] ~= token", "known[1] ~= 'in_progress'")
     ],
+    "a handing over of what somebody else holds": [("hand_over", HANDING, "if false then")],
+    "a handing over that keeps the token": [("hand_over", "'token', '', 'deadline', '0'", "'deadline', '0'")],
+    "an append that is done twice": [("append", "if written(token)", "if false")],
+    "a begin that does not know itself": [("begin", "if earlier[1] then", "if false then")],
+    "a takeover that does not know itself": [("takeover", " and known[4] ~= token", "")],
+    "a delete that does not know itself": [("delete_conversation", "if written(token)", "if false")],
     "a deleted item that stays": [("delete_item", "redis.call('LREM', list, 1, found)", "")],
 }
 
 
 @pytest.mark.parametrize("name", BROKEN)
 def test_a_broken_script_is_caught(redis_now: Redis, name: str) -> None:
-    calls = TurnCalls(ModelServer(redis_now, TURN_FOLDERS, BROKEN[name]))
+    calls = TurnCalls(ModelServer(redis_now, BROKEN[name]))
     with pytest.raises(GuaranteeError):
         bite(machine_on(calls))

@@ -1,38 +1,24 @@
-"""How the scripts of turns and of the hot history are called, as api/history*.py do it, for a model of them.
+"""Turns and the hot history as their model sees them: the product's own functions, and what they left in Redis."""
 
-Everything that a change of the protocol changes about a call stands here and nowhere else among the models.
-"""
-
+import itertools
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import orjson
 
-from api.history import IDEMPOTENCY_SECONDS, LOCK_MS, LOG_SECONDS
-from core.entry import Entry, Kind, item_tail, parse, response_tail, tail
-from core.queue import QUEUE
+from api import history, history_changes, history_orphans
+from api.history import Begun, Flush, Opening
+from api.history_changes import Ticket
+from api.history_losses import NOTHING_STORED
+from api.turn.ending import make_ending
+from core.entry import Entry, Kind, parse
+from core.queue import QUEUE, renew
 from tests.entries import TENANT
 from tests.model_server import ModelServer
-from tests.queue_calls import EXPIRATION_SECONDS, LIMIT, NO_IDEMPOTENCY, TICKET_SECONDS, keys
-from worker.queue import HOT_SECONDS, LEASE_MS, MAX_BYTES, MAX_FAILURES
-
-TURN_FOLDERS = {
-    "api": (
-        "abandon",
-        "append",
-        "begin",
-        "delete_conversation",
-        "delete_item",
-        "finish",
-        "flush",
-        "take_ticket",
-        "takeover",
-        "warm",
-    ),
-    "core": ("renew",),
-    "worker": ("claim", "ack"),
-}
+from tests.queue_calls import EXPIRATION_SECONDS, LIMIT, keys
+from worker import queue
+from worker.queue import Lease, Stored
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +37,7 @@ class Loaded:
     conversation: str
     ticket: str
     last: int
-    elements: list[bytes]
+    items: list[tuple[int, bytes]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,84 +57,69 @@ def said(name: str) -> bytes:
     return orjson.dumps({"id": name})
 
 
-def _first(reply: Any) -> Any:
-    """Some scripts answer more than the outcome."""
-    return reply[0] if isinstance(reply, list) else reply
-
-
 @dataclass(slots=True)
 class TurnCalls:
     server: ModelServer
-    _numbers: int = field(default=0)
+    _numbers: "itertools.count[int]" = field(default_factory=lambda: itertools.count(1))
 
     def renew(self) -> None:
         """Bind the queue to this run of Redis."""
-        self.server.call("renew", self._number(), 0)
-
-    def _number(self) -> int:
-        self._numbers += 1
-        return self._numbers
+        self.server.run(renew(self.server.client, next(self._numbers)))
 
     def append(self, conversation: str, names: list[str], *, create: bool) -> str:
-        tails = (item_tail(name, None, said(name)) for name in names)
-        metadata = "{}" if create else ""
-        token = f"append{self._number()}"
-        arguments = (TENANT, conversation, int(create), LIMIT, 1, metadata, token, *NO_IDEMPOTENCY)
-        reply = self.server.call("append", *arguments, *tails)
-        outcome: str = reply[0].decode()
-        return outcome
+        items = [(name, said(name)) for name in names]
+        new: dict[str, Any] = {"created_at": 1, "metadata": b"{}"} if create else {}
+        return self.server.run(
+            history_changes.append(self.server.client, TENANT, conversation, items, LIMIT, **new)
+        ).reason
 
     def begin(self, turn: Turn) -> tuple[str, list[bytes]]:
         """What it answers, and the history."""
-        names = TENANT, turn.response, turn.token, LOCK_MS, LIMIT, turn.conversation
-        reply = self.server.call("begin", *names, "", "", "", f"thr_{turn.response}", "{}", "", "", "", 0)
-        return reply[0].decode(), reply[2] if reply[0] == b"ok" else []
+        names = TENANT, turn.response, turn.token, f"thr_{turn.response}"
+        opening = Opening(*names, request=b"{}", conversation=turn.conversation)
+        begun = self.server.run(history.begin(self.server.lanes, opening, LIMIT))
+        return ("ok", begun.items) if isinstance(begun, Begun) else (begun.reason, [])
 
     def flush(self, turn: Turn) -> str:
-        names = TENANT, turn.conversation, turn.response, turn.token
-        outcome: str = self.server.call("flush", *names, LOCK_MS, "", 0).decode()
-        return outcome
+        one = Flush(TENANT, turn.conversation, turn.response, turn.token, log=b"", last_sequence=0)
+        return self.server.run(history.flush(self.server.client, [one]))[0]
 
     def finish(self, turn: Turn, names: list[str]) -> str:
-        """The first item is the input; without any, the turn has produced nothing."""
-        status = "completed" if names else "failed"
-        entry = response_tail(turn.response, min(1, len(names)), max(len(names) - 1, 0), b"{}")
-        tails = (item_tail(name, turn.response, said(name)) for name in names)
+        """The last item is the output; without any, the turn has produced nothing."""
+        final = {"status": "completed" if names else "failed"}
+        inputs, output = [{"id": name} for name in names[:-1]], [{"id": name} for name in names[-1:]]
+        ending = make_ending(turn.response, final, inputs, output, b"{}", b"", 0)
         ids = TENANT, turn.conversation, turn.response, turn.token
-        numbers = LOG_SECONDS, IDEMPOTENCY_SECONDS, min(1, len(names))
-        outcome: str = _first(
-            self.server.call("finish", *ids, status, "{}", entry, "", 0, *numbers, "[]", *tails)
-        ).decode()
-        return outcome
+        return self.server.run(history.finish(self.server.lanes, *ids, ending))[0]
 
     def takeover(self, response: str, token: str) -> bool:
-        return bool(self.server.call("takeover", TENANT, response, token, LOCK_MS)[0] == b"ok")
+        taken = self.server.run(history_orphans.takeover(self.server.client, TENANT, response, token))
+        return taken is not None
+
+    def hand_over(self, turn: Turn) -> None:
+        ids = TENANT, turn.conversation, turn.response, turn.token
+        self.server.run(history_orphans.hand_over(self.server.client, *ids))
 
     def abandon(self, turn: Turn) -> bool:
-        return bool(self.server.call("abandon", TENANT, turn.response, turn.token, EXPIRATION_SECONDS))
+        opening = Opening(TENANT, turn.response, turn.token, f"thr_{turn.response}", request=b"{}")
+        return self.server.run(history.abandon(self.server.client, opening, EXPIRATION_SECONDS))
 
     def delete(self, conversation: str) -> str:
-        token = f"delete{self._number()}"
-        entry = tail(Kind.DELETE_CONVERSATION, conversation)
-        outcome: str = _first(self.server.call("delete_conversation", TENANT, conversation, token, entry)).decode()
-        return outcome
+        return self.server.run(history_changes.delete_conversation(self.server.client, TENANT, conversation)).reason
 
     def delete_item(self, conversation: str, name: str) -> str:
-        token = f"delete{self._number()}"
-        reply = self.server.call("delete_item", TENANT, conversation, token, name, tail(Kind.DELETE_ITEM, name))
-        outcome: str = reply[0].decode()
-        return outcome
+        return self.server.run(history_changes.delete_item(self.server.client, TENANT, conversation, name)).reason
 
-    def take_ticket(self, conversation: str) -> str | None:
-        ticket = f"ticket{self._number()}"
-        return ticket if _first(self.server.call("take_ticket", TENANT, conversation, ticket, TICKET_SECONDS)) else None
+    def take_ticket(self, conversation: str) -> Ticket | None:
+        return self.server.run(history_changes.take_ticket(self.server.client, TENANT, conversation))
 
     def ticket_runs_out(self, conversation: str) -> None:
-        self.server.redis.delete(f"load:{TENANT}:{conversation}")
+        self.server.run(history_changes.drop_ticket(self.server.client, TENANT, conversation))
 
-    def warm(self, loaded: Loaded) -> bool:
-        names = TENANT, loaded.conversation, loaded.ticket, EXPIRATION_SECONDS
-        return bool(self.server.call("warm", *names, 1, "{}", loaded.last, "", 0, *loaded.elements))
+    def warm(self, loaded: Loaded) -> None:
+        stored = replace(NOTHING_STORED, last_position=loaded.last, items=loaded.items)
+        names = TENANT, loaded.conversation, loaded.ticket
+        self.server.run(history_changes.warm(self.server.client, *names, stored, EXPIRATION_SECONDS))
 
     def evict(self, conversation: str, which: tuple[bool, bool]) -> None:
         """As Redis does when its memory is full: key by key, and only those with a time to live."""
@@ -160,27 +131,19 @@ class TurnCalls:
         entries: Any = self.server.redis.lrange(QUEUE, 0, -1)
         return [parse(entry) for entry in entries]
 
-    def claim(self, count: int) -> tuple[bytes, str, int, int, list[Entry]] | None:
-        token = f"worker{self._number()}"
-        reply = self.server.call("claim", token, "-", LEASE_MS, count, MAX_BYTES, HOT_SECONDS, MAX_FAILURES)
-        if len(reply) == 3:
-            return None
-        epoch, _, _, first, end, _, _, entries = reply
-        return epoch, token, first, end, [parse(entry) for entry in entries]
+    def claim(self, count: int) -> Lease | None:
+        return self.server.run(queue.claim(self.server.client, queue.new_token(), "-", count))
 
-    def ack(self, epoch: bytes, token: str, first: int, end: int, entries: list[Entry]) -> bool:
-        counts = Counter(entry.conversation for entry in entries)
-        arguments: list[str | int] = [len(counts)]
-        for conversation, count in counts.items():
-            arguments += (TENANT, conversation, count)
-        for kind in (Kind.RESPONSE, Kind.DELETE_CONVERSATION):
-            names = [entry.id for entry in entries if entry.kind is kind]
-            arguments.append(len(names))
-            for name in names:
-                arguments += (TENANT, name)
-        # No response is deleted or removed, no hot copy stale.
-        arguments += (0, 0, 0)
-        return bool(self.server.call("ack", epoch, token, first, end, EXPIRATION_SECONDS, *arguments))
+    def ack(self, lease: Lease) -> bool:
+        entries = [parse(entry) for entry in lease.entries]
+        stored = Stored(
+            counts=Counter((entry.tenant, entry.conversation) for entry in entries),
+            responses={(entry.tenant, entry.id) for entry in entries if entry.kind is Kind.RESPONSE},
+            deleted_conversations={
+                (entry.tenant, entry.id) for entry in entries if entry.kind is Kind.DELETE_CONVERSATION
+            },
+        )
+        return self.server.run(queue.ack(self.server.client, lease, stored, EXPIRATION_SECONDS))
 
     def hot(self, conversation: str) -> HotCopy:
         name, items = keys(conversation)
