@@ -20,6 +20,7 @@ from api.settings import Settings
 from api.tenants import Keyring
 from api.turn.orphans import sweep
 from api.turn.pulse import pulse
+from api.upstream.reload import watch
 from api.upstream.routing import Routing
 from core import queue
 from core.durability import verify
@@ -58,6 +59,7 @@ def create_app(settings: Settings, keyring: Keyring) -> FastAPI:
                     sweep(connections),
                     connections.epochs.watch(),
                     keyring.watch(),
+                    watch(upstream, settings),
                     _verify(app, connections),
                 )
                 keepers = [tasks.create_task(keeper) for keeper in keeping]

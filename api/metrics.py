@@ -27,3 +27,7 @@ UPSTREAM_FALLBACKS = Counter(
 UPSTREAM_BREAKER = Gauge(
     "chatbot_upstream_breaker", "0: closed; 2: open, the upstream is not asked; 1: one question tries it.", ["upstream"]
 )
+UPSTREAMS_FILE_SOUND = Gauge(
+    "chatbot_upstreams_file_sound", "0 while the upstreams' file is wrong and what was read before stays."
+)
+UPSTREAMS_FILE_SOUND.set(1)

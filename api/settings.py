@@ -98,12 +98,7 @@ def _keys(environment: Environment) -> tuple[Path | None, Callers | None]:
 
 def _upstreams(environment: Environment, file: str) -> tuple[Upstreams, str]:
     """Who can be asked, and the model of requests that name none."""
-    timeouts = Timeouts(
-        connect=environment.seconds("UPSTREAM_CONNECT_SECONDS", 5, 0.1, 60),
-        first_token=environment.seconds("UPSTREAM_FIRST_TOKEN_SECONDS", 60, 0.1, 3600),
-        between_tokens=environment.seconds("UPSTREAM_BETWEEN_TOKENS_SECONDS", 30, 0.1, 3600),
-        whole=environment.seconds("UPSTREAM_WHOLE_SECONDS", 600, 0.1, 86_400),
-    )
+    timeouts = _timeouts(environment)
     if file:
         return _from_file(environment, file, timeouts)
     key = environment.text("OPENAI_API_KEY")
@@ -115,13 +110,37 @@ def _upstreams(environment: Environment, file: str) -> tuple[Upstreams, str]:
     return upstreams, environment.text("MODEL", "gpt-4o-mini" if url else ECHO)
 
 
+def _timeouts(environment: Environment) -> Timeouts:
+    return Timeouts(
+        connect=environment.seconds("UPSTREAM_CONNECT_SECONDS", 5, 0.1, 60),
+        first_token=environment.seconds("UPSTREAM_FIRST_TOKEN_SECONDS", 60, 0.1, 3600),
+        between_tokens=environment.seconds("UPSTREAM_BETWEEN_TOKENS_SECONDS", 30, 0.1, 3600),
+        whole=environment.seconds("UPSTREAM_WHOLE_SECONDS", 600, 0.1, 86_400),
+    )
+
+
 def _from_file(environment: Environment, file: str, timeouts: Timeouts) -> tuple[Upstreams, str]:
     if environment.text("OPENAI_BASE_URL"):
         environment.errors.append("OPENAI_BASE_URL and UPSTREAMS_FILE are both set: name that server in the file")
     faults = len(environment.errors)
     upstreams = read_upstreams(file, environment, timeouts)
     model = environment.text("MODEL", upstreams.first_model)
-    if len(environment.errors) == faults and not upstreams.answers_for(model):
+    if len(environment.errors) == faults:
+        _check_default(environment, upstreams, model)
+    return upstreams, model
+
+
+def _check_default(environment: Environment, upstreams: Upstreams, model: str) -> None:
+    if not upstreams.answers_for(model):
         why = f"MODEL={model!r} is no model of UPSTREAMS_FILE" if model else "MODEL is missing"
         environment.errors.append(f"{why}: requests that name no model are answered by it")
-    return upstreams, model
+
+
+def read_upstreams_again(settings: Settings) -> Upstreams:
+    """The file as it is now; raises SettingsError. The model of requests that name none stays what it was."""
+    environment = Environment()
+    upstreams = read_upstreams(settings.upstreams_file, environment, _timeouts(environment))
+    environment.check()
+    _check_default(environment, upstreams, settings.model)
+    environment.check()
+    return upstreams

@@ -9,6 +9,7 @@ import aiohttp
 import pytest
 from openai import APIStatusError, APITimeoutError, AsyncOpenAI
 from prometheus_client.parser import text_string_to_metric_families
+from prometheus_client.samples import Sample
 
 from local.children import HOST
 from tests.chatting import ask, rest, stream, text_until
@@ -75,15 +76,14 @@ async def client(service: Service) -> AsyncIterator[AsyncOpenAI]:
         yield one
 
 
-async def metric(service: Service, name: str, **labels: str) -> float:
+async def samples(service: Service, name: str) -> list[Sample]:
     async with aiohttp.ClientSession() as session, session.get(service.metrics_url) as answer:
         families = list(text_string_to_metric_families(await answer.text()))
-    return sum(
-        sample.value
-        for family in families
-        for sample in family.samples
-        if sample.name == name and labels.items() <= sample.labels.items()
-    )
+    return [sample for family in families for sample in family.samples if sample.name == name]
+
+
+async def metric(service: Service, name: str, **labels: str) -> float:
+    return sum(one.value for one in await samples(service, name) if labels.items() <= one.labels.items())
 
 
 async def breaker(service: Service, upstream: str) -> float:

@@ -231,7 +231,7 @@ def test_every_fault_of_the_file_is_told_with_its_place(folder: Path) -> None:
         key_file = "{key_file}"
         [providers.fifth]
         kind = "echo"
-        key_env = "NOT_SET"
+        key_env = "sk-in-the-wrong-place"
         [providers."six th"]
         kind = "echo"
         [models.a]
@@ -266,7 +266,7 @@ def test_every_fault_of_the_file_is_told_with_its_place(folder: Path) -> None:
             "providers.fourth.base_url must hold no password, query or fragment; key_env or key_file names the key",
             "providers.fourth.key_file names a file that is empty",
             "providers.fifth.key_env is not for the kind 'echo', which is built in",
-            "providers.fifth.key_env names NOT_SET, which is not set",
+            "providers.fifth.key_env names a setting that is not set",
             "providers.six th must be a name of up to 64 letters, digits, '.', '_' and '-'",
             "models.a.targets[2].provider must be one of first, second, third, fourth, fifth, six th",
             "models.b.targets must name one provider at least",

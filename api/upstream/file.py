@@ -73,7 +73,8 @@ def read_upstreams(path: str, environment: Environment, timeouts: Timeouts) -> U
     made = {name: _settings(name, one, environment, timeouts, faults) for name, one in providers.items()}
     _check_names(content, faults)
     _check_models(content, models, faults)
-    return Upstreams(made, models)
+    key_files = {Path(one.key_file) for one in providers.values() if one.key_file}
+    return Upstreams(made, models, (Path(path), *sorted(key_files)))
 
 
 class _Faults:
@@ -165,7 +166,7 @@ def _key(place: str, given: _Provider, environment: Environment, faults: _Faults
     elif given.key_env:
         if key := environment.text(given.key_env):
             return key
-        faults.add(f"{place}.key_env", f"names {given.key_env}, which is not set")
+        faults.add(f"{place}.key_env", "names a setting that is not set")
     elif given.key_file:
         try:
             if key := Path(given.key_file).read_text(encoding="utf-8").strip():

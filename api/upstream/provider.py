@@ -30,6 +30,7 @@ class Provider:
 
     def __init__(self, name: str, settings: ProviderSettings) -> None:
         self.name = name
+        self.settings = settings
         self.longest_seconds = RETRY_SECONDS + settings.timeouts.whole + settings.wait_seconds
         self._retries = settings.retries
         self._wait_seconds = settings.wait_seconds

@@ -1,6 +1,7 @@
 """What is configured of providers and models, by the file or by a few settings of the environment."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -75,6 +76,8 @@ class Upstreams:
 
     providers: dict[str, ProviderSettings]
     models: dict[str, ModelSettings]
+    files: tuple[Path, ...] = ()
+    """What it was read from: the file and those of keys."""
 
     def answers_for(self, model: str) -> bool:
         named = {name for public, one in self.models.items() for name in (public, *one.aliases)}
