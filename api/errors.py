@@ -1,5 +1,7 @@
 """Every error that a client can get: OpenAI's envelope, one catalogue of codes, messages that say what to do."""
 
+import math
+
 import orjson
 
 INVALID = "invalid_request_error"
@@ -125,6 +127,13 @@ def invalid_api_key() -> ApiError:
 def insufficient_scope(needed: str) -> ApiError:
     message = f"This API key lacks the scope '{needed}'. Use a key that has it, or ask the operator to add it."
     return ApiError(403, INVALID, "insufficient_scope", message)
+
+
+def rate_limited(kind: str, limit: int, seconds: float, shown: str) -> ApiError:
+    """`kind` is `requests` or `tokens`; OpenAI's API too tells it as the error's type."""
+    message = f"Rate limit reached: {limit} {kind} per minute. Try again in {shown}."
+    headers = {"retry-after": str(math.ceil(seconds)), "retry-after-ms": str(math.ceil(seconds * 1000))}
+    return ApiError(429, kind, "rate_limit_exceeded", message, headers=headers)
 
 
 def method_not_allowed(method: str, path: str) -> ApiError:

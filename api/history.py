@@ -5,14 +5,15 @@ miss, which api/loading.py answers from PostgreSQL.
 """
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Literal, cast
 
 from redis.asyncio import Redis
 
+from api.history_scripts import script
 from api.idempotency import NOT_IDEMPOTENT, Idempotency
 from api.lanes import Lanes
-from core.queue import Receipt, Script, receipt, run_many
+from api.rates import UNLIMITED, Allowance
+from core.queue import Receipt, receipt, run_many
 
 # The lock of a dead pod expires this long after its last renewal; the next sweep, a second later at most, closes it.
 LOCK_MS = 12_000
@@ -22,16 +23,9 @@ IDEMPOTENCY_SECONDS = 86_400
 # Blobs that a reader of a log gets at once, some ten seconds of an answer each hundred: a slow one holds no more.
 LOG_PAGE = 100
 
-SCRIPTS = Path(__file__).parent / "scripts"
-
-
-def script(name: str, *, allow_oom: bool) -> Script:
-    return Script(SCRIPTS / f"{name}.lua", allow_oom=allow_oom)
-
-
-_begin = script("begin", allow_oom=False)
+_begin = script("begin", allow_oom=False, counts=True)
 _abandon = script("abandon", allow_oom=True)
-_finish = script("finish", allow_oom=True)
+_finish = script("finish", allow_oom=True, counts=True)
 _flush = script("flush", allow_oom=True)
 _cancel = script("cancel", allow_oom=True)
 
@@ -48,6 +42,7 @@ Refusal = Literal[
     "replay",
     "idempotency_key_reused",
     "late",
+    "rate_limited",
 ]
 
 
@@ -65,6 +60,9 @@ class Opening:
     idempotency: Idempotency = NOT_IDEMPOTENT
     known_generation: bytes = b""
     known_count: int = 0
+    allowance: Allowance = UNLIMITED
+    tokens: int = 0
+    """Those of the new input, as far as they can be told before it is asked; only where they are limited."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,10 +105,16 @@ async def begin(
         opening.idempotency.request_hash,
         opening.known_generation,
         opening.known_count,
+        opening.allowance.limits.requests,
+        opening.allowance.limits.tokens,
+        opening.tokens,
     )
+    if reply[0] == b"rate_limited":
+        opening.allowance.note(reply[1])
     if reply[0] != b"ok":
         return Refused(reply[0].decode(), reply[1].decode() if len(reply) > 1 else "")
-    _, thread, elements, generation, left_out = reply
+    _, thread, elements, generation, left_out, left = reply
+    opening.allowance.note(left)
     return Begun(thread.decode(), [item_json(element) for element in elements], generation or b"", left_out)
 
 
@@ -138,6 +142,8 @@ class Ending:
     input_count: int
     input: bytes
     """The input as a JSON array, only of a turn that left the conversation as it was."""
+    tokens: int | None = None
+    """Those of input and output, as far as anybody knows."""
 
 
 Outcome = Literal["ok", "lost", "gone"]
@@ -165,6 +171,7 @@ async def finish(
         IDEMPOTENCY_SECONDS,
         ending.input_count,
         ending.input,
+        "" if ending.tokens is None else ending.tokens,
         *ending.items,
     )
     outcome: Outcome = reply[0].decode()

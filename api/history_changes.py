@@ -6,7 +6,8 @@ from typing import Any, Literal
 
 from redis.asyncio import Redis
 
-from api.history import IDEMPOTENCY_SECONDS, script
+from api.history import IDEMPOTENCY_SECONDS
+from api.history_scripts import script
 from api.idempotency import NOT_IDEMPOTENT, Idempotency
 from api.store import StoredConversation
 from core.entry import Kind, item_tail, tail

@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from redis.asyncio import Redis
 
-from api.history import IDEMPOTENCY_SECONDS, Ending, script
+from api.history import IDEMPOTENCY_SECONDS, Ending
+from api.history_scripts import script
 from api.store import StoredConversation
 from core.entry import parse
 

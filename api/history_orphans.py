@@ -4,7 +4,8 @@ from dataclasses import dataclass
 
 from redis.asyncio import Redis
 
-from api.history import LOCK_MS, script
+from api.history import LOCK_MS
+from api.history_scripts import script
 
 _expired = script("expired", allow_oom=True)
 _takeover = script("takeover", allow_oom=True)

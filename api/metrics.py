@@ -10,6 +10,9 @@ TURNS = Counter(
 TURN_SECONDS = Histogram("chatbot_turn_seconds", "From the begun turn to its end.")
 REBUILDS = Counter("chatbot_history_rebuilds", "Conversations loaded from PostgreSQL because Redis had no hot copy.")
 REQUESTS = Counter("chatbot_requests", "Requests to /v1 by the name of their API key.", ["tenant", "key"])
+RATE_LIMITED = Counter(
+    "chatbot_rate_limited", "Requests refused by a limit of their tenant: requests or tokens.", ["tenant", "limit"]
+)
 KEYS_FILE_SOUND = Gauge("chatbot_keys_file_sound", "0 while the keys file is wrong and the keys of before stay.")
 KEYS_FILE_SOUND.set(1)
 ORPHANS = Counter("chatbot_orphans_closed", "Responses of dead processes that this one closed.")

@@ -8,13 +8,14 @@ import asyncio
 import hashlib
 import logging
 import tomllib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from api import metrics
+from api.rates import NO_LIMITS, UNLIMITED, Allowance, Limits
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +35,13 @@ class Caller:
     tenant: str
     key: str
     scopes: frozenset[Scope] = EVERYTHING
+    limits: Limits = NO_LIMITS
+    allowance: Allowance = UNLIMITED
+    """Of this very request."""
+
+    def asking(self) -> "Caller":
+        """The same for one request; whoever has no limits needs no object of its own."""
+        return self if self.limits == NO_LIMITS else replace(self, allowance=Allowance(self.limits))
 
 
 Callers = dict[bytes, Caller]
@@ -62,9 +70,22 @@ class Key(BaseModel):
     scopes: Annotated[list[Scope], Field(min_length=1)] = sorted(EVERYTHING)
 
 
+Limit = Annotated[int, Field(ge=1, le=10**12)]
+
+
+class _Tenant(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid")
+    requests_per_minute: Limit | None = None
+    tokens_per_minute: Limit | None = None
+
+    def limits(self) -> Limits:
+        return Limits(self.requests_per_minute or 0, self.tokens_per_minute or 0)
+
+
 class _File(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid")
     keys: Annotated[list[Key], Field(min_length=1)]
+    tenants: dict[Name, _Tenant] = {}
 
 
 class KeysFileError(ValueError):
@@ -82,7 +103,15 @@ def read_keys(path: Path) -> Callers:
         raise KeysFileError(f"'{'.'.join(map(str, first['loc']))}': {first['msg']}") from None
     except ValueError:  # no UTF-8, or no TOML; the decoder's own words may quote the file
         raise KeysFileError("it is not TOML") from None
-    callers = {bytes.fromhex(key.sha256): Caller(key.tenant, key.name, frozenset(key.scopes)) for key in found.keys}
+    limits = {tenant: limited.limits() for tenant, limited in found.tenants.items()}
+    if limits.keys() - {key.tenant for key in found.keys}:
+        raise KeysFileError("one of its tenants has limits, but no key")
+    callers = {
+        bytes.fromhex(key.sha256): Caller(
+            key.tenant, key.name, frozenset(key.scopes), limits.get(key.tenant, NO_LIMITS)
+        )
+        for key in found.keys
+    }
     names = {(key.tenant, key.name) for key in found.keys}
     if len(callers) < len(found.keys) or len(names) < len(found.keys):
         raise KeysFileError("two of its keys are the same, or have the same name")

@@ -45,14 +45,15 @@ class Script:
     """One Lua file, run by its hash and loaded again when Redis does not know it.
 
     `allow_oom` scripts also run when Redis is over `maxmemory`: what was paid for must be kept and drained.
+    `library` is put in front of it.
     `opens_epoch`: it is what makes the queue's bookkeeping, without which every other script is refused.
     """
 
-    def __init__(self, path: Path, *, allow_oom: bool, opens_epoch: bool = False) -> None:
+    def __init__(self, path: Path, *, allow_oom: bool, opens_epoch: bool = False, library: str = "") -> None:
         flags = "#!lua flags=allow-oom\n" if allow_oom else "#!lua\n"
         names = "".join(f"local {name} = '{value}'\n" for name, value in NAMES.items())
         check = "" if opens_epoch else HAS_EPOCH
-        self.source = flags + names + check + PRELUDE + path.read_text(encoding="utf-8")
+        self.source = flags + names + check + PRELUDE + library + path.read_text(encoding="utf-8")
         # Redis names a script by its SHA-1; nothing here is secret.
         self.sha = hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
 

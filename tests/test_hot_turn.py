@@ -15,7 +15,8 @@ import pytest
 from openai import AsyncOpenAI
 from redis.asyncio import Redis
 
-from api.history import LOCK_MS, script
+from api.history import LOCK_MS
+from api.history_scripts import script
 from core.queue import QUEUE
 from local.children import HOST
 from tests.chatting import ask, client_of, rest, stream, terminal_of, text_until, with_upstream
@@ -28,8 +29,13 @@ pytestmark = pytest.mark.anyio
 
 ANSWER = " ".join(f"word{number}" for number in range(1, 33))
 SCRIPTS = {
-    script(name, allow_oom=allow_oom).sha: name
-    for name, allow_oom in (("begin", False), ("flush", True), ("finish", True), ("expired", True))
+    script(name, allow_oom=allow_oom, counts=counts).sha: name
+    for name, allow_oom, counts in (
+        ("begin", False, True),
+        ("flush", True, False),
+        ("finish", True, True),
+        ("expired", True, False),
+    )
 }
 # Now and then for all turns of a process together: the sweeper, and who looks for reports of lost epochs.
 OF_NO_TURN = {"expired", "SMEMBERS", "SREM"}

@@ -1,12 +1,14 @@
 """A reply is lost after Redis has carried the script out; the client sends it again: as if nothing had happened."""
 
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 
 import pytest
 from redis.asyncio import Redis
 
-from api import history, history_changes, history_orphans
+from api import history, history_changes, history_orphans, history_rates
 from api.lanes import Lanes
+from api.rates import Allowance, Limits
 from core.queue import connect
 from core.settings import RedisSettings
 from tests.entries import TENANT, empty_queue
@@ -81,6 +83,8 @@ async def picture(redis: Redis) -> list[tuple[object, ...]]:
                 seen.append(("resp", state["status"]))
             case "idem":
                 seen.append((name,))
+            case "rate":
+                seen.append(("rate", await redis.hget(name, "requests"), await redis.hget(name, "tokens")))
     return sorted(seen, key=repr)
 
 
@@ -92,6 +96,30 @@ async def _(lanes: Lanes, _: Redis) -> Call:
 
 async def _items(lanes: Lanes, one: history.Opening) -> list[str]:
     return texts_of((await begun(lanes, one)).items)
+
+
+@case("begin with limits")
+async def _(lanes: Lanes, _: Redis) -> Call:
+    one = replace(opening(), allowance=Allowance(Limits(10, 100)), tokens=5)
+    return lambda: _items(lanes, one)
+
+
+@case("finish with limits")
+async def _(lanes: Lanes, redis: Redis) -> Call:
+    one = replace(opening(await create(redis, "a")), allowance=Allowance(Limits(10, 100)), tokens=5)
+    await begun(lanes, one)
+    end = replace(ending(one.response, "b", "c"), tokens=45)
+    return lambda: finish(lanes, one, CONVERSATION, end)
+
+
+@case("count of what is not stored")
+async def _(lanes: Lanes, _: Redis) -> Call:
+    return lambda: history_rates.take(lanes, TENANT, Allowance(Limits(10, 100)), 5)
+
+
+@case("settlement of what is not stored")
+async def _(lanes: Lanes, _: Redis) -> Call:
+    return lambda: history_rates.settle(lanes, TENANT, Allowance(Limits(10, 100)), 40)
 
 
 @case("begin in a conversation")

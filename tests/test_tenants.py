@@ -76,6 +76,7 @@ async def test_a_key_may_do_what_its_scopes_say(tenants: Service) -> None:
     async with talk(tenants, "acme-reads") as reader, talk(tenants, "acme-writes") as writer:
         conversation = await writer.conversations.create()
         assert await reader.conversations.retrieve(conversation.id) == conversation
+        assert (await reader.responses.input_tokens.count(input="x")).input_tokens
         for refused in (
             reader.conversations.create(),
             reader.responses.create(input="x"),
@@ -169,6 +170,12 @@ def test_no_key_for_what_is_no_name() -> None:
         (block("a", "x", "all"), "'keys.0.scopes.0': Input should be 'read' or 'write'"),
         (block("a", "x") + 'key = "sk-secret"', "'keys.0.key': Extra inputs are not permitted"),
         (block("a", "x") + block("b", "x"), "two of its keys are the same, or have the same name"),
+        (block("a", "x") + "[tenants.b]", "one of its tenants has limits, but no key"),
+        (
+            block("a", "x") + "[tenants.a]\nrequests_per_minute = 0",
+            "'tenants.a.requests_per_minute': Input should be greater than or equal to 1",
+        ),
+        (block("a", "x") + "[tenants.a]\nper_hour = 1", "'tenants.a.per_hour': Extra inputs are not permitted"),
         (block("a", "x").replace("sha256 = ", "sha256 = 's"), "it is not TOML"),
     ],
 )

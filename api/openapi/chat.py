@@ -17,7 +17,7 @@ from api.openapi.notation import (
     ref,
     told,
 )
-from api.openapi.operations import IDEMPOTENCY_KEY, json_body, json_or_events, operation
+from api.openapi.operations import IDEMPOTENCY_KEY, counted, json_body, json_or_events, operation
 
 TAG = "Chat completions"
 HELLO: Json = {"role": "user", "content": "Hello!"}
@@ -32,7 +32,7 @@ PATHS: dict[str, Json] = {
             TAG,
             "create_chat_completion",
             "Ask the model in messages",
-            json_or_events("ChatCompletion", "ChatCompletionStreamEvent"),
+            counted(json_or_events("ChatCompletion", "ChatCompletionStreamEvent")),
             body=json_body("CreateChatCompletion", EXAMPLES),
             parameters=[IDEMPOTENCY_KEY],
             errors=(404, 409, *ASKING),

@@ -85,11 +85,17 @@ RETRY_AFTER: Json = {
     "schema": {"type": "integer", "minimum": 1},
 }
 CHALLENGE: Json = {"description": "`Bearer`", "required": True, "schema": TEXT}
-HEADERS = {"RequestId": REQUEST_ID, "RetryAfter": RETRY_AFTER, "Challenge": CHALLENGE}
+RATE: Json = {"description": "Only of a tenant with such a limit, per minute.", "required": False, "schema": TEXT}
+HEADERS = {"RequestId": REQUEST_ID, "RetryAfter": RETRY_AFTER, "Challenge": CHALLENGE, "Rate": RATE}
+RATES: Json = {
+    f"x-ratelimit-{told}-{kind}": {"$ref": "#/components/headers/Rate"}
+    for kind in ("requests", "tokens")
+    for told in ("limit", "remaining", "reset")
+}
 WITH_ID: Json = {"x-request-id": {"$ref": "#/components/headers/RequestId"}}
 MORE_HEADERS: dict[int, Json] = {
     401: {"www-authenticate": {"$ref": "#/components/headers/Challenge"}},
-    429: {"retry-after": {"$ref": "#/components/headers/RetryAfter"}},
+    429: {"retry-after": {"$ref": "#/components/headers/RetryAfter"}, **RATES},
     503: {"retry-after": {"$ref": "#/components/headers/RetryAfter"}},
 }
 
@@ -101,7 +107,13 @@ ERROR: Json = record(
             {
                 "message": TEXT,
                 "type": one_of(
-                    "invalid_request_error", "rate_limit_error", "service_unavailable", "upstream_error", "server_error"
+                    "invalid_request_error",
+                    "requests",
+                    "tokens",
+                    "rate_limit_error",
+                    "service_unavailable",
+                    "upstream_error",
+                    "server_error",
                 ),
                 "param": told(or_null(TEXT), "The field, header or parameter that is to blame: `input[0].content`."),
                 "code": one_of(*(code for codes in CODES.values() for code in codes)),

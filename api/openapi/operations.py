@@ -1,6 +1,6 @@
 """How an endpoint is written down: its parameters, its body, its answer and the ways in which it fails."""
 
-from api.openapi.failures import WITH_ID, answers
+from api.openapi.failures import RATES, WITH_ID, answers
 from api.openapi.notation import TEXT, Json, one_of, ref
 from api.routes.edge import LONGEST_IDEMPOTENCY_KEY
 from api.schemas.edge import DEFAULT_LIMIT, LIST_LIMIT, LONGEST_NUMBER
@@ -56,6 +56,11 @@ def json_or_events(name: str, events: str = "ResponseStreamEvent") -> Json:
     answer = json_answer(name, "The object; with `stream` its events.")
     answer["content"]["text/event-stream"] = {"schema": ref(events)}
     return answer
+
+
+def counted(answer: Json) -> Json:
+    """A model's answer tells what the tenant's limits leave."""
+    return {**answer, "headers": {**answer["headers"], **RATES}}
 
 
 def json_body(name: str, examples: dict[str, Json], *, required: bool = True) -> Json:

@@ -23,6 +23,8 @@ from api.upstream.exchange import UpstreamError
 log = logging.getLogger(__name__)
 
 HOT_PATH = "/v1/responses"
+# The one POST that changes nothing.
+COUNTING_PATH = "/v1/responses/input_tokens"
 READING = ("GET", "HEAD")
 LONGEST_IDEMPOTENCY_KEY = 255
 # For a provider that does not say when to come back: most count by the minute.
@@ -53,9 +55,9 @@ class Edge:
         elif scope["path"] == HOT_PATH:
             response = await self._answer(Request(scope, receive))
         else:
-            await self._app(scope, receive, _with_id(send, request_id))
+            await self._app(scope, receive, _with_headers(send, scope, request_id))
             return
-        response.raw_headers.append((b"x-request-id", request_id))
+        response.raw_headers += _every_answers_headers(scope, request_id)
         await response(scope, receive, send)
 
     def _admit(self, scope: Scope) -> ApiError | None:
@@ -64,10 +66,10 @@ class Edge:
         if caller is None:
             return errors.invalid_api_key()
         metrics.REQUESTS.labels(caller.tenant, caller.key).inc()
-        needed = "read" if scope["method"] in READING else "write"
+        needed = "read" if scope["method"] in READING or scope["path"] == COUNTING_PATH else "write"
         if needed not in caller.scopes:
             return errors.insufficient_scope(needed)
-        scope["caller"] = caller
+        scope["caller"] = caller.asking()
         return None
 
     async def _answer(self, request: Request) -> Response:
@@ -79,13 +81,18 @@ class Edge:
             return error_response(told(error))
 
 
-def _with_id(send: Send, request_id: bytes) -> Send:
-    async def send_with_id(message: Message) -> None:
+def _with_headers(send: Send, scope: Scope, request_id: bytes) -> Send:
+    async def send_with_headers(message: Message) -> None:
         if message["type"] == "http.response.start":
-            message["headers"] = [*message["headers"], (b"x-request-id", request_id)]
+            message["headers"] = [*message["headers"], *_every_answers_headers(scope, request_id)]
         await send(message)
 
-    return send_with_id
+    return send_with_headers
+
+
+def _every_answers_headers(scope: Scope, request_id: bytes) -> list[tuple[bytes, bytes]]:
+    caller: Caller | None = scope.get("caller")
+    return [(b"x-request-id", request_id), *(caller.allowance.headers() if caller else ())]
 
 
 def connections_of(request: Request) -> Connections:

@@ -1,19 +1,21 @@
 -- The first of a turn's two round trips: take the lock, keep the request under the response's id, read the history.
 -- Changes nothing of the conversation itself. A pod that remembers the first `known_count` items of the list's
 -- `known_generation` gets only those behind them.
--- Answers {'ok', thread, {items}, generation, count of items left out} or {reason, detail}.
+-- Answers {'ok', thread, {items}, generation, count of items left out, what the tenant's limits leave} or {reason, detail}.
 local tenant, response, token, lock_ms, queue_limit = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 local thread, previous, previous_thread, previous_end = ARGV[6], ARGV[7], ARGV[8], ARGV[9]
 local new_thread, request = ARGV[10], ARGV[11]
 local idempotency, request_hash = ARGV[12], ARGV[13]
 local known_generation, known_count = ARGV[14], tonumber(ARGV[15])
+local requests_limit, tokens_limit, wanted = tonumber(ARGV[16]), tonumber(ARGV[17]), tonumber(ARGV[18])
+local limited = requests_limit > 0 or tokens_limit > 0
 
 -- This very begin again: its first reply was lost, or it comes so late that its turn has ended already.
 local earlier = redis.call('HMGET', resp_key(tenant, response), 'token', 'thread')
 if earlier[1] then
   local held = redis.call('HMGET', conv_key(tenant, earlier[2]), 'lock', 'token', 'generation')
   if earlier[1] ~= token or held[1] ~= response or held[2] ~= token then return {'late'} end
-  return {'ok', earlier[2], redis.call('LRANGE', items_key(tenant, earlier[2]), 0, -1), held[3], 0}
+  return {'ok', earlier[2], redis.call('LRANGE', items_key(tenant, earlier[2]), 0, -1), held[3], 0, ''}
 end
 
 local idempotency_key = 'idem:' .. tenant .. ':' .. idempotency
@@ -23,6 +25,9 @@ if idempotency ~= '' then
   if seen[1] then return {'replay', seen[2]} end
 end
 if redis.call('LLEN', QUEUE) >= queue_limit then return {'queue_full'} end
+if limited and not rate_admits(tenant, requests_limit, tokens_limit, wanted) then
+  return {'rate_limited', rate_told(tenant, requests_limit, tokens_limit)}
+end
 
 local epoch = redis.call('HGET', META, 'epoch')
 local upto = false
@@ -98,4 +103,11 @@ redis.call('HSET', resp_key(tenant, response), 'status', 'in_progress', 'thread'
   'request', request, 'idempotency', idempotency, 'epoch', epoch)
 redis.call('ZADD', 'running', deadline, tenant .. ':' .. response)
 if idempotency ~= '' then redis.call('HSET', idempotency_key, 'hash', request_hash, 'response', response) end
-return {'ok', thread, items, generation, left_out}
+local left = ''
+if limited then
+  rate_take(tenant, requests_limit, tokens_limit, wanted)
+  left = rate_told(tenant, requests_limit, tokens_limit)
+end
+-- What finish corrects.
+if tokens_limit > 0 then redis.call('HSET', resp_key(tenant, response), 'taken', text(wanted), 'limit', text(tokens_limit)) end
+return {'ok', thread, items, generation, left_out, left}

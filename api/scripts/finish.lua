@@ -5,8 +5,8 @@ local tenant, thread, response, token = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local status, body, entry = ARGV[5], ARGV[6], ARGV[7]
 local log, last_sequence, log_seconds = ARGV[8], ARGV[9], ARGV[10]
 local idempotency_seconds = ARGV[11]
-local input_count, input = ARGV[12], ARGV[13]
-local FIRST_ITEM = 14
+local input_count, input, used = ARGV[12], ARGV[13], tonumber(ARGV[14])
+local FIRST_ITEM = 15
 
 local conv, list, resp = conv_key(tenant, thread), items_key(tenant, thread), resp_key(tenant, response)
 local state = redis.call('HMGET', conv, 'deleted', 'lock', 'token', 'last', 'len', 'new', 'parent', 'parent_position')
@@ -21,7 +21,9 @@ if state[2] ~= response or state[3] ~= token then
   return {'lost'}
 end
 
-local idempotency = redis.call('HGET', resp, 'idempotency')
+local known = redis.call('HMGET', resp, 'idempotency', 'taken', 'limit')
+local idempotency = known[1]
+if used and known[2] then rate_settle(tenant, tonumber(known[3]), used - tonumber(known[2])) end
 local idempotency_key = 'idem:' .. tenant .. ':' .. (idempotency or '')
 local count = #ARGV - FIRST_ITEM + 1
 if count > 0 then
@@ -57,7 +59,7 @@ else
   redis.call('HSET', resp, 'status', status, 'body', body, 'first', '', 'end', '', 'input', input)
   if idempotency ~= '' then redis.call('DEL', idempotency_key) end
 end
-redis.call('HDEL', resp, 'request', 'idempotency', 'cancel', 'again', 'takeups')
+redis.call('HDEL', resp, 'request', 'idempotency', 'cancel', 'again', 'takeups', 'taken', 'limit')
 redis.call('ZREM', 'running', tenant .. ':' .. response)
 local log_name = log_key(tenant, response)
 if log ~= '' then redis.call('XADD', log_name, text(tonumber(last_sequence) + 1) .. '-0', 'e', log) end

@@ -9,9 +9,11 @@ from api import errors, store
 from api.connections import Connections
 from api.history_changes import HotConversation
 from api.ids import new_id
+from api.rates import Allowance
 from api.reading import hot_conversation
 from api.reading import item_id as known_id
 from api.schemas.responses import CreateResponse
+from api.upstream.estimate import estimated_tokens
 from api.upstream.exchange import Ask
 from core.store import UNREACHABLE
 
@@ -26,6 +28,11 @@ class Question:
     start: Json
     past: list[Json]
     inputs: list[Json]
+
+
+def expected_tokens(allowance: Allowance, request: CreateResponse, inputs: list[Json]) -> int:
+    """What is counted before the answer: the new input. The history and the output follow at the turn's end."""
+    return estimated_tokens([request.instructions, *inputs]) if allowance.limits.tokens else 0
 
 
 def make_ask(request: CreateResponse, model: str, items: list[Json]) -> Ask:

@@ -5,6 +5,7 @@ from typing import Any
 import orjson
 
 from api.history import Ending
+from api.upstream.estimate import estimated_tokens
 from core.entry import item_tail, response_tail
 
 Json = dict[str, Any]
@@ -20,7 +21,16 @@ def make_ending(
     if not output:
         kept = orjson.dumps(inputs)
         entry = response_tail(response, 0, 0, orjson.dumps({**final, "input": orjson.Fragment(kept)}))
-        return Ending(final["status"], body, entry, [], log, last_sequence, len(inputs), kept)
+        return Ending(final["status"], body, entry, [], log, last_sequence, len(inputs), kept, used_tokens(final, []))
+    used = used_tokens(final, [*inputs, *output])
     items = [item_tail(item["id"], response, orjson.dumps(item)) for item in (*inputs, *output)]
     entry = response_tail(response, len(inputs), len(output), orjson.dumps(final))
-    return Ending(final["status"], body, entry, items, log, last_sequence, len(inputs), b"")
+    return Ending(final["status"], body, entry, items, log, last_sequence, len(inputs), b"", used)
+
+
+def used_tokens(final: Json, said: list[Json]) -> int | None:
+    """What a turn cost. Where it was cut off before the provider told, what was said counts; None: nothing is known."""
+    usage: Json | None = final["usage"]
+    if usage is not None:
+        return int(usage["total_tokens"])
+    return estimated_tokens(said) if said else None

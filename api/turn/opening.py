@@ -16,6 +16,7 @@ from api.turn.abandoned import give_back
 from api.turn.orphans import close_orphan
 from core.store import UNREACHABLE
 
+PLAIN_REFUSALS = {"queue_full": errors.queue_full, "idempotency_key_reused": errors.idempotency_key_reused}
 # Begin is tried again after a load or after closing an orphan; longer than this nobody should wait for it.
 OPEN_SECONDS = 8.0
 
@@ -106,10 +107,11 @@ def _refuse(opening: Opening, refused: Refused) -> NoReturn:
             raise errors.previous_response_empty(previous)
         case "locked" | "expired":
             raise errors.conversation_locked(conversation, refused.detail)
-        case "queue_full":
-            raise errors.queue_full()
-        case "idempotency_key_reused":
-            raise errors.idempotency_key_reused()
+        case "queue_full" | "idempotency_key_reused" as reason:
+            refusal = PLAIN_REFUSALS[reason]()
+            raise refusal
+        case "rate_limited":
+            raise opening.allowance.refusal(opening.tenant, opening.tokens)
         case "replay":
             raise Replay(refused.detail)
         case reason:

@@ -10,7 +10,7 @@ from api.idempotency import Idempotency
 from api.ids import THREAD, new_id
 from api.schemas.responses import CreateResponse
 from api.tenants import Caller
-from api.turn.asking import Question
+from api.turn.asking import Question, expected_tokens
 from api.turn.body import skeleton
 from api.turn.opening import new_token, open_turn
 from api.turn.run import run_stored
@@ -46,6 +46,8 @@ async def start_turn(
         idempotency=idempotency,
         known_generation=known.generation,
         known_count=len(known.items),
+        allowance=caller.allowance,
+        tokens=expected_tokens(caller.allowance, request, inputs),
     )
     begun = await open_turn(connections, opening)
     past = known.items[: begun.left_out] + [orjson.loads(item) for item in begun.items]

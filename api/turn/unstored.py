@@ -1,8 +1,13 @@
 """What reads a history and writes nothing: counts, and turns with `store: false`, which end when the client leaves."""
 
-import orjson
+import asyncio
+import contextlib
+from typing import Any
 
-from api import errors, history_changes, store
+import orjson
+from redis.exceptions import RedisError
+
+from api import errors, history_changes, history_rates, store
 from api.connections import Connections
 from api.history_changes import HotConversation, HotResponse
 from api.ids import new_id
@@ -10,12 +15,18 @@ from api.loading import rebuild
 from api.reading import hot_or_cold, missing, stored
 from api.schemas.responses import CreateResponse
 from api.tenants import Caller
-from api.turn.asking import Question, make_ask, resolve_references
+from api.turn.asking import Question, expected_tokens, make_ask, resolve_references
 from api.turn.body import skeleton
+from api.turn.ending import used_tokens
 from api.turn.opening import check_conversation
 from api.turn.run import run_unstored
 from api.turn.running import Turn
 from api.upstream.exchange import Count
+
+Json = dict[str, Any]
+
+# A Redis that hangs must not keep waiting what needs it for nothing else.
+COUNT_SECONDS = 1.0
 
 
 async def start_unstored(connections: Connections, caller: Caller, request: CreateResponse) -> Turn:
@@ -28,8 +39,34 @@ async def start_unstored(connections: Connections, caller: Caller, request: Crea
     turn = Turn(tenant, response, "", "", streamed=request.stream, stored=False)
     start = skeleton(request, response, model, request.conversation_id)
     question = Question(request, start, past, request.new_items())
-    turn.task = connections.tasks.create_task(run_unstored(connections, turn, question))
+    taken = await _take(connections, caller, request, question.inputs)
+    turn.task = connections.tasks.create_task(_run(connections, caller, turn, question, taken))
     return turn
+
+
+async def _take(connections: Connections, caller: Caller, request: CreateResponse, inputs: list[Json]) -> int:
+    """Count the request and its tokens, which are answered; while Redis is away nothing counts. Raises ApiError 429."""
+    allowance = caller.allowance
+    if not allowance.limited:
+        return 0
+    wanted = expected_tokens(allowance, request, inputs)
+    try:
+        async with asyncio.timeout(COUNT_SECONDS):
+            admitted = await history_rates.take(connections.lanes, caller.tenant, allowance, wanted)
+    except (RedisError, TimeoutError):
+        return 0
+    if not admitted:
+        raise allowance.refusal(caller.tenant, wanted)
+    return wanted
+
+
+async def _run(connections: Connections, caller: Caller, turn: Turn, question: Question, taken: int) -> None:
+    await run_unstored(connections, turn, question)
+    if caller.allowance.limits.tokens and turn.body is not None:
+        final = orjson.loads(turn.body)
+        used = used_tokens(final, question.inputs + final["output"])
+        with contextlib.suppress(RedisError):
+            await history_rates.settle(connections.lanes, caller.tenant, caller.allowance, (used or taken) - taken)
 
 
 async def count_input(connections: Connections, tenant: str, request: CreateResponse) -> Count:
