@@ -21,6 +21,7 @@ from redis.asyncio import Redis
 
 from core.entry import Entry, Kind, parse
 from core.queue import ACKED, ALONE, ATTEMPTS, BELL, LEASES, META, QUEUE, REPORTS, SESSIONS
+from tests.waiting import wait_until
 
 WORKERS_OWN = {QUEUE, META, LEASES, SESSIONS, ACKED, ATTEMPTS, ALONE, REPORTS, BELL, "running"}
 IN_PROGRESS = {"in_progress", "queued"}
@@ -73,6 +74,15 @@ async def violations(redis: Redis) -> list[str]:
         if status not in IN_PROGRESS:
             found.append(f"running names {member}, which is {status}")
     return found
+
+
+async def at_rest(redis: Redis) -> None:
+    """Wait until nothing is wrong: the worker goes on meanwhile, and a picture of what moves is blurred."""
+
+    async def sound() -> bool:
+        return await violations(redis) == []
+
+    await wait_until(sound, "each key with its owner")
 
 
 def _disorder(entries: list[Entry]) -> list[str]:

@@ -10,7 +10,7 @@ import pytest
 from openai import AsyncOpenAI, ConflictError
 from redis.asyncio import Redis
 
-from tests.ownership import violations
+from tests.ownership import at_rest
 from tests.running import Part, Service
 from tests.talking import asked, drained, release, talk, text_of
 from tests.waiting import wait_until
@@ -51,7 +51,7 @@ async def test_a_conversation_is_made_once(client: AsyncOpenAI, redis: Redis, ke
     assert await texts(client, made[0].id) == ["once"]
     await drained(redis)
     assert 86_000 < await redis.ttl(f"idem:default:{key}") <= 86_400
-    assert await violations(redis) == []
+    await at_rest(redis)
 
 
 async def test_items_are_added_once(service: Service, redis: Redis, conversation: str, key: str) -> None:

@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 
 from api.rates import duration
 from tests.conftest import StartService
-from tests.ownership import violations
+from tests.ownership import at_rest
 from tests.running import Part, Service
 from tests.talking import Json, asked, drained, talk
 from tests.test_tenants import block
@@ -106,8 +106,7 @@ async def test_requests_of_all_processes_count_together(
         # Half a minute later.
         await redis.hincrby("rate:two", "at", -30_000)
         await client.responses.create(input="four", conversation=conversation)
-    await drained(redis)
-    assert await violations(redis) == []
+    await at_rest(redis)
 
 
 async def test_a_stream_is_told_too(limited: Service, http: aiohttp.ClientSession) -> None:
