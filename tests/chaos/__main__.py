@@ -12,7 +12,10 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import asyncpg
 import orjson
+from aiohttp import ClientError
+from redis.exceptions import RedisError
 
 from tests.chaos.campaign import carry_out
 from tests.chaos.judge import Report
@@ -70,8 +73,8 @@ async def _fault(arguments: argparse.Namespace, shared: Postgres, entry: Entry, 
     debian = arguments.redis == "redis"
     try:
         outcome = await carry_out(entry, shared, items=arguments.items, large=True, seed=seed, debian=debian)
-    except AssertionError as error:
-        _say(f"   did not come about as it should: {error}")
+    except (AssertionError, ClientError, asyncpg.PostgresError, RedisError, OSError, TimeoutError) as error:
+        _say(f"   did not come about as it should: {type(error).__name__}: {error}")
         return 0, False
     report = outcome.report
     sound = report.sound and report.recovery_seconds < entry.within_seconds
@@ -113,7 +116,7 @@ def _tell(arguments: argparse.Namespace, name: str, report: Report, more: dict[s
         sys.stdout.write(orjson.dumps({"name": name, **more, **dataclasses.asdict(report)}).decode() + "\n")
         sys.stdout.flush()
     _say(f"   {name}: " + ", ".join(f"{column} {count}" for column, count in zip(COLUMNS, counts, strict=True)))
-    for complaint in [*report.complaints, *damage.resurrected][:5]:
+    for complaint in [*report.complaints, *damage.resurrected, *damage.torn][:5]:
         _say(f"   {complaint}")
 
 

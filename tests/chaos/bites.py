@@ -8,10 +8,10 @@ import orjson
 
 from core.entry import item_tail
 from core.queue import QUEUE
-from tests.chaos.said import Talk
+from tests.chaos.acts import append, begin_talk, streamed_turn, turn
+from tests.chaos.said import Talk, answered
 from tests.chaos.stage import Pod, Stage, held
-from tests.chaos.streams import streamed_turn
-from tests.chaos.users import answered, append, begin_talk, load, turn
+from tests.chaos.users import load
 from tests.entries import TENANT, header
 from tests.waiting import wait_until
 

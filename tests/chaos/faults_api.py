@@ -10,12 +10,13 @@ import aiohttp
 
 from api import history, history_changes
 from api.history import LOCK_MS
+from tests.chaos.acts import append, begin_talk
 from tests.chaos.gate import learn
 from tests.chaos.judge import listed
 from tests.chaos.registry import fault
-from tests.chaos.said import Talk
+from tests.chaos.said import Talk, answered
 from tests.chaos.stage import Json, Pod, Stage, held
-from tests.chaos.users import answered, append, begin_talk, load
+from tests.chaos.users import load
 from tests.entries import TENANT
 from tests.waiting import wait_until
 

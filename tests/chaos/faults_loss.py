@@ -4,11 +4,12 @@ import asyncio
 import shutil
 import time
 
+from tests.chaos.acts import append, begin_talk, turn
 from tests.chaos.judge import listed, recovered
 from tests.chaos.registry import fault
 from tests.chaos.said import Talk
 from tests.chaos.stage import Pod, Stage, held
-from tests.chaos.users import append, begin_talk, fill, load, turn
+from tests.chaos.users import fill, load
 from tests.waiting import wait_until
 
 ROUNDS = 5

@@ -3,11 +3,11 @@
 import asyncio
 import time
 
+from tests.chaos.acts import begin_talk, streamed_turn
 from tests.chaos.judge import recovered
 from tests.chaos.registry import fault
 from tests.chaos.stage import Stage
-from tests.chaos.streams import streamed_turn
-from tests.chaos.users import begin_talk, fill, load
+from tests.chaos.users import fill, load
 from tests.waiting import wait_until
 
 STREAMS = 4

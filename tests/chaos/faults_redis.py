@@ -6,12 +6,12 @@ from typing import cast
 
 from api.history import LOCK_MS
 from core.queue import LEASES
+from tests.chaos.acts import append, begin_talk, streamed_turn
 from tests.chaos.judge import recovered
 from tests.chaos.registry import fault
 from tests.chaos.said import Talk
 from tests.chaos.stage import Pod, Stage, held
-from tests.chaos.streams import streamed_turn
-from tests.chaos.users import append, begin_talk, fill, load
+from tests.chaos.users import fill, load
 from tests.waiting import wait_until
 from worker.queue import LEASE_MS
 

@@ -7,10 +7,12 @@ import orjson
 
 from api.history import LOCK_MS
 from local.children import HOST
+from tests.chaos.acts import begin_talk
 from tests.chaos.faults_api import asks, raw_stream
 from tests.chaos.registry import fault
+from tests.chaos.said import answered
 from tests.chaos.stage import Json, Pod, Stage
-from tests.chaos.users import answered, begin_talk, fill, load
+from tests.chaos.users import fill, load
 from tests.waiting import wait_until
 
 
@@ -49,6 +51,8 @@ async def racing_turns(stage: Stage) -> None:
                 for at, text in enumerate(texts)
             }
             winner = await _all_but_one_refused(racing)
+            # The one that was not refused may still be on its way there.
+            await wait_until(lambda: upstream_requests(stage, f"fake-hold-{name}"), "the model to be asked")  # noqa: B023
             assert await upstream_requests(stage, f"fake-hold-{name}") == 1
             await release(stage, name)
             assert await winner == (200, "completed")

@@ -4,10 +4,11 @@ import asyncio
 import time
 
 from api import history, history_changes
+from tests.chaos.acts import begin_talk
 from tests.chaos.gate import Gate, Rule, learn
 from tests.chaos.registry import fault
 from tests.chaos.stage import Pod, Stage, held
-from tests.chaos.users import Load, begin_talk, fill, load
+from tests.chaos.users import Load, fill, load
 from worker import queue
 
 # A script is known by its hash.

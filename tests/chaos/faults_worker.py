@@ -3,10 +3,11 @@
 import signal
 import time
 
+from tests.chaos.acts import append, begin_talk
 from tests.chaos.gate import learn
 from tests.chaos.registry import fault
 from tests.chaos.stage import TAKEOVER_SECONDS, Pod, Stage, held
-from tests.chaos.users import append, begin_talk, fill, load
+from tests.chaos.users import fill, load
 from tests.entries import broken_item, item, push
 from tests.waiting import wait_until
 from worker import queue
@@ -116,6 +117,7 @@ POISON_ROUNDS = 5
 @fault(10, "poison is mixed into big batches")
 async def poison(stage: Stage) -> None:
     api = await stage.api()
+    stage.ledger.others = {"conv_poison", "conv_sound"}
     rounds = POISON_ROUNDS * (10 if stage.large else 1)
     async with load(stage, api) as users:
         for number in range(rounds):

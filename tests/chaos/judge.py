@@ -9,15 +9,15 @@ import aiohttp
 import orjson
 
 from core.entry import Kind, MalformedEntryError, parse
-from tests.chaos.said import Damage, Talk
+from tests.chaos.acts import begin_talk, turn
+from tests.chaos.said import Damage, Talk, text_of
 from tests.chaos.stage import Pod, Stage
-from tests.chaos.users import begin_talk, text_of, turn
 from tests.entries import TENANT
 from tests.ownership import violations
 from tests.waiting import wait_until
 
-# So many conversations are asked for at the API too; all are compared with PostgreSQL.
-SHOWN = 4
+# So many conversations, drawn by the seed, are asked for at the API too; all are compared with PostgreSQL.
+SHOWN = 12
 PAGE = 100
 RECOVERY_SECONDS = 40.0
 REDELIVERED = re.compile(r'"failures":([1-9]\d*)')
@@ -75,8 +75,11 @@ async def judge(stage: Stage, pod: Pod) -> Report:
     damage, stored = Damage(), await _stored(stage)
     for talk in stage.ledger.talks:
         damage.compare(talk, stored.pop(talk.conversation, []), dead)
+    # What is left are conversations that nobody was told of.
+    known = stage.ledger.others
+    damage.resurrected += [name for name in stored if name.startswith("conv_") and name not in known]
     damage.lost += await _lost_responses(stage)
-    complaints = await _complaints(stage, pod, len(letters))
+    complaints = [*stage.ledger.stale, *await _complaints(stage, pod, len(letters), dead)]
     ledger = stage.ledger
     return Report(
         ledger.operations,
@@ -99,7 +102,7 @@ async def _stored(stage: Stage) -> dict[str, list[str]]:
 
 
 async def _lost_responses(stage: Stage) -> list[str]:
-    told = [one for talk in stage.ledger.talks if not talk.deleted for one in talk.responses]
+    told = [one for talk in stage.ledger.talks if talk.deleted is False for one in talk.responses]
     async with stage.sql() as connection:
         query = "SELECT id FROM responses WHERE tenant = $1 AND id = ANY($2::text[])"
         stored = {row["id"] for row in await connection.fetch(query, TENANT, told)}
@@ -114,20 +117,21 @@ def _texts_in(entry: bytes) -> list[str]:
         return []
 
 
-async def _complaints(stage: Stage, pod: Pod, letters: int) -> list[str]:
+async def _complaints(stage: Stage, pod: Pod, letters: int, dead: set[str]) -> list[str]:
     complaints = []
     if letters != stage.dead_expected:
         complaints.append(f"{letters} dead letters, {stage.dead_expected} expected")
     lost = await stage.lost_entries()
     if lost != stage.lost_expected:
         complaints.append(f"the service says that it lost {lost} entries, {stage.lost_expected} expected")
-    for talk in stage.ledger.talks[-SHOWN:]:
+    talks = stage.ledger.talks
+    for talk in stage.random.sample(talks, min(SHOWN, len(talks))):
         shown = await listed(stage, pod, talk.conversation)
-        if talk.deleted != (shown is None):
+        if talk.deleted is not None and talk.deleted != (shown is None):
             complaints.append(f"{talk.conversation} is {'shown' if talk.deleted else 'gone'}")
         damage = Damage()
-        damage.compare(talk, shown or [], set())
-        if damage and not letters:
+        damage.compare(talk, shown or [], dead)
+        if damage:
             complaints.append(f"the API shows {talk.conversation} otherwise: {damage}")
     found: list[str] = []
 
