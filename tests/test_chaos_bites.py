@@ -8,6 +8,7 @@ import pytest
 
 from tests.chaos import bites, variants
 from tests.chaos.judge import Report, judge
+from tests.chaos.said import Damage, Talk
 from tests.chaos.stage import Needs, Stage, stage_on
 from tests.chaos.variants import Variant
 from tests.running import Postgres
@@ -35,6 +36,7 @@ CASES = [
     (variants.UNSTORED_DERIVED, bites.stored_out_of_order, "complaints"),
     (variants.COUNTING_FENCE, bites.rewound_to_the_same_number, "lost"),
     (variants.WARM_OF_ANYBODY, bites.stalled_loader, "complaints"),
+    (variants.HALF_A_COPY, bites.half_evicted, "complaints"),
 ]
 SOUND = Variant("as it is")
 
@@ -51,3 +53,39 @@ async def test_the_judge_sees(
     assert sound.sound, sound
     found = damaged.complaints if seen == "complaints" else getattr(damaged.damage, seen)
     assert found, damaged
+
+
+A, B, C, D = "a", "b", "c", "d"
+
+
+@pytest.mark.parametrize(
+    ("found", "kinds"),
+    [
+        ([A, B], set()),
+        ([A, B, C, D], set()),
+        ([A], {"lost"}),
+        ([A, B, B], {"doubled"}),
+        ([B, A], {"misordered"}),
+        ([A, B, A], {"doubled"}),
+        ([B, A, B], {"doubled", "misordered"}),
+        ([A, B, "e"], {"resurrected"}),
+        ([A, B, D], {"torn"}),
+    ],
+)
+def test_what_the_judge_calls_damage(found: list[str], kinds: set[str]) -> None:
+    """A and B were acknowledged; nobody heard what became of C and D, which one act brought."""
+    talk, damage = Talk("conv_1"), Damage()
+    talk.hear([A, B])
+    talk.doubt([C, D])
+    damage.compare(talk, found, dead=set())
+    assert {kind for kind, seen in vars(damage).items() if seen} == kinds
+
+
+def test_what_is_deleted_or_dead_is_not_lost() -> None:
+    damage = Damage()
+    for deleted, found in ((True, []), (None, []), (None, [A])):
+        damage.compare(Talk("conv_1", told=[A], deleted=deleted), found, dead=set())
+    damage.compare(Talk("conv_2", told=[A]), [], dead={A})
+    assert not damage
+    damage.compare(Talk("conv_1", told=[A], deleted=True), [A], dead=set())
+    assert damage.resurrected == [A]

@@ -8,7 +8,7 @@ import orjson
 
 from core.entry import item_tail
 from core.queue import QUEUE
-from tests.chaos.acts import append, begin_talk, streamed_turn, turn
+from tests.chaos.acts import append, begin_talk, look, streamed_turn, turn
 from tests.chaos.said import Talk, answered
 from tests.chaos.stage import Pod, Stage, held
 from tests.chaos.users import load
@@ -226,3 +226,16 @@ async def stalled_loader(stage: Stage) -> None:
     await _let_be_evicted(stage, talk)
     rule.release()
     assert await loading == 200
+
+
+async def half_evicted(stage: Stage) -> None:
+    """One of a conversation's two keys is evicted, and it goes on while the worker is away."""
+    api, worker = await stage.api(), await stage.worker()
+    talk = await begin_talk(stage, api)
+    assert await append(stage, api, talk) == 200
+    await stage.drain()
+    await worker.terminate()
+    assert await stage.redis.delete(_keys(talk)[1])
+    assert await append(stage, api, talk) == 200
+    await look(stage, api, talk)
+    await worker.start()

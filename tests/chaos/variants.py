@@ -111,3 +111,13 @@ WARM_OF_ANYBODY = Variant(
     "a warm without ticket",
     (Patch("api/scripts/warm.lua", "redis.call('GET', load_key(tenant, thread)) ~= ticket or ", ""),),
 )
+HALF_A_COPY = Variant(
+    "a hot copy that is half evicted and taken for whole",
+    (
+        Patch(
+            "api/scripts/append.lua",
+            "elseif not state[2] or redis.call('LLEN', list) ~= tonumber(state[2]) then",
+            "elseif not state[2] then",
+        ),
+    ),
+)
