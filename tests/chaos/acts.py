@@ -1,10 +1,12 @@
 """What one user does, once: each act notes in the ledger what was said, and whether it was acknowledged."""
 
+import time
 import uuid
 
 import aiohttp
 import orjson
 
+from core.queue import SOCKET_TIMEOUT_SECONDS
 from tests.chaos.said import Keyed, Talk, answered, text_of
 from tests.chaos.stage import Json, Pod, Stage
 
@@ -106,11 +108,17 @@ async def streamed_turn(stage: Stage, pod: Pod, talk: Talk, **fields: object) ->
 
 
 async def look(stage: Stage, pod: Pod, talk: Talk) -> None:
-    """A reader sees what was acknowledged last, from any process; note it if not."""
+    """A reader sees what was acknowledged last, from any process; note it if not.
+
+    But for readers who find Redis away: they see what PostgreSQL has.
+    """
     url = f"{pod.url}/conversations/{talk.conversation}/items?order=desc&limit={LISTED}"
+    run, began = await stage.redis_run(), time.monotonic()
     try:
         status, page = await stage.call("GET", url)
     except (aiohttp.ClientError, TimeoutError):
+        return
+    if run is None or time.monotonic() - began > SOCKET_TIMEOUT_SECONDS or await stage.redis_run() != run:
         return
     stage.ledger.looked += 1
     newest = talk.told[-LOOKED_AT:]

@@ -14,8 +14,9 @@ import aiohttp
 import asyncpg
 import orjson
 from redis.asyncio import Redis
+from redis.exceptions import RedisError
 
-from core.queue import LEASES, QUEUE, REPORTS
+from core.queue import LEASES, QUEUE, REPORTS, SOCKET_TIMEOUT_SECONDS
 from local.children import HOST, free_port
 from local.embedded import PLAIN_ENVIRONMENT, VALKEY_SERVER, VALKEY_SETTINGS, start_valkey
 from local.parts import migrate, spawn_module, start_module
@@ -207,6 +208,14 @@ class Stage:
     @property
     def redis_data(self) -> Path:
         return self.folder / "valkey"
+
+    async def redis_run(self) -> str | None:
+        """Which run of Redis answers; None while none does."""
+        try:
+            async with asyncio.timeout(SOCKET_TIMEOUT_SECONDS):
+                return str((await self.redis.info("server"))["run_id"])
+        except (RedisError, OSError, TimeoutError):
+            return None
 
     async def restart_redis(self) -> None:
         """As after a power cut, but for the disk, which keeps what was written."""
