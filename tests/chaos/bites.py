@@ -7,7 +7,7 @@ from typing import cast
 import orjson
 
 from core.entry import item_tail
-from core.queue import QUEUE
+from core.queue import ACKED, QUEUE
 from tests.chaos.acts import append, begin_talk, look, streamed_turn, turn
 from tests.chaos.said import Talk, answered
 from tests.chaos.stage import Pod, Stage, held
@@ -158,14 +158,17 @@ async def stored_out_of_order(stage: Stage) -> None:
     gate = await stage.postgres_gate()
     api = await stage.api()
     talk = await begin_talk(stage, api)
-    worker = await stage.worker(PG_PORT=str(gate.port))
+    await stage.worker(PG_PORT=str(gate.port))
     await stage.drain()
     rule = gate.hold(COMMIT)
-    stored = worker.log_text().count('"stored"')
     assert await append(stage, api, talk) == 200
     await held(rule.held)
     assert await append(stage, api, talk) == 200
-    await wait_until(lambda: worker.log_text().count('"stored"') > stored, "the later range to be stored")
+
+    async def later_is_stored() -> bool:
+        return bool(await stage.redis.hlen(ACKED))
+
+    await wait_until(later_is_stored, "the later range to be acknowledged")
     await _let_be_evicted(stage, talk)
     assert await append(stage, api, talk) == 200
     rule.release()
