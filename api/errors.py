@@ -1,6 +1,7 @@
 """Every error that a client can get: OpenAI's envelope, one catalogue of codes, messages that say what to do."""
 
 import math
+from collections.abc import Iterable
 
 import orjson
 
@@ -136,8 +137,10 @@ def rate_limited(kind: str, limit: int, seconds: float, shown: str) -> ApiError:
     return ApiError(429, kind, "rate_limit_exceeded", message, headers=headers)
 
 
-def method_not_allowed(method: str, path: str) -> ApiError:
-    return ApiError(405, INVALID, "method_not_allowed", f"{path} does not take {method}. See docs/api.md.")
+def method_not_allowed(method: str, path: str, allowed: Iterable[str]) -> ApiError:
+    headers = {"allow": ", ".join(allowed)}
+    message = f"{path} does not take {method}, but {headers['allow']}. See docs/api.md."
+    return ApiError(405, INVALID, "method_not_allowed", message, headers=headers)
 
 
 def unknown_url(method: str, path: str) -> ApiError:

@@ -38,14 +38,19 @@ def check_documented(method: str, path: str, status: int, headers: Mapping[str, 
     ]
     assert not missing, f"{method} {path} {status} lacks the headers {missing}"
     assert kind in told["content"], f"{method} {path} {status} is {kind}"
-    name = told["content"][kind]["schema"]["$ref"].rpartition("/")[2]
+    schema = told["content"][kind]["schema"]
     if kind == "application/json":
-        validate(name, answer)
+        validate(_name(schema), answer)
         return
+    name = _name(schema["properties"]["data"]["anyOf"][0]["contentSchema"])
     for line in body.splitlines():
         if line.startswith(b"data: {"):
             event = orjson.loads(line[6:])
             validate(component_of(event["type"]) if name == "ResponseStreamEvent" else name, event)
+
+
+def _name(reference: Json) -> str:
+    return str(reference["$ref"]).rpartition("/")[2]
 
 
 def check_documented_event(event: Json) -> None:

@@ -156,6 +156,25 @@ async def test_a_body_over_the_limit(
 
 
 @pytest.mark.usefixtures("unchanged")
+@pytest.mark.parametrize("key", ["\t", "k" * 256, "ké"])
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        (RESPONSES, {"input": "x"}),
+        (RESPONSES, {"input": "x", "store": False}),
+        ("/chat/completions", {"messages": [HELLO]}),
+        (CONVERSATIONS, {}),
+    ],
+)
+async def test_a_bad_idempotency_key(
+    service: Service, http: aiohttp.ClientSession, path: str, body: Any, key: str
+) -> None:
+    headers = {"idempotency-key": f"a{key}b"}
+    async with http.post(service.url + path, json=body, headers=headers) as answer:
+        await refused(answer, 400, "invalid_value", "Idempotency-Key")
+
+
+@pytest.mark.usefixtures("unchanged")
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "application/jsonp", ""])
 @pytest.mark.parametrize("path", [RESPONSES, CONVERSATIONS])
 async def test_a_body_of_another_type(service: Service, http: aiohttp.ClientSession, path: str, kind: str) -> None:
@@ -272,19 +291,21 @@ async def test_a_bad_list_query(
 
 
 @pytest.mark.parametrize(
-    ("method", "path", "status", "code"),
+    ("method", "path", "status", "code", "allow"),
     [
-        ("GET", "/nothing", 404, "unknown_url"),
-        ("PUT", CONVERSATIONS, 405, "method_not_allowed"),
-        ("PATCH", RESPONSES, 405, "method_not_allowed"),
-        ("POST", "/models", 405, "method_not_allowed"),
+        ("GET", "/nothing", 404, "unknown_url", None),
+        ("PUT", CONVERSATIONS, 405, "method_not_allowed", "POST"),
+        ("PATCH", RESPONSES, 405, "method_not_allowed", "POST"),
+        ("POST", "/models", 405, "method_not_allowed", "GET"),
+        ("PUT", f"{CONVERSATIONS}/conv_1", 405, "method_not_allowed", "GET, POST, DELETE"),
     ],
 )
 async def test_an_unknown_endpoint(
-    service: Service, http: aiohttp.ClientSession, method: str, path: str, status: int, code: str
+    service: Service, http: aiohttp.ClientSession, method: str, path: str, status: int, code: str, allow: str | None
 ) -> None:
     async with http.request(method, service.url + path) as answer:
         await refused(answer, status, code, None)
+        assert answer.headers.get("allow") == allow
 
 
 def _raw(url: str) -> URL:

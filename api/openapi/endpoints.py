@@ -11,6 +11,7 @@ from api.openapi.operations import (
     json_answer,
     json_body,
     json_or_events,
+    linked,
     open_operation,
     operation,
     parameter,
@@ -30,6 +31,11 @@ TAGS: list[Json] = [
 RESPONSE_ID = path_id("response_id", "resp_")
 CONVERSATION_ID = path_id("conversation_id", "conv_")
 ITEM_ID = path_id("item_id", "msg_")
+
+ITS_ID = "$response.body#/id"
+OF_RESPONSE = ("get_response", "list_input_items", "cancel_response", "delete_response")
+OF_CONVERSATION = ("get_conversation", "update_conversation", "list_items", "create_items", "delete_conversation")
+OF_ITEM = ("get_item", "delete_item")
 
 HELLO: Json = {"type": "message", "role": "user", "content": "Hello!"}
 WEATHER: Json = {
@@ -51,7 +57,7 @@ RESPONSE_PATHS: dict[str, Json] = {
             RESPONSES,
             "create_response",
             "Ask the model",
-            counted(json_or_events("Response")),
+            linked(counted(json_or_events("Response")), *OF_RESPONSE, response_id=ITS_ID),
             body=json_body("CreateResponse", CREATE_EXAMPLES),
             parameters=[IDEMPOTENCY_KEY],
             errors=(404, 409, *ASKING),
@@ -116,7 +122,7 @@ CONVERSATION_PATHS: dict[str, Json] = {
             CONVERSATIONS,
             "create_conversation",
             "Begin a conversation",
-            json_answer("Conversation"),
+            linked(json_answer("Conversation"), *OF_CONVERSATION, conversation_id=ITS_ID),
             body=json_body(
                 "CreateConversation",
                 {"empty": {}, "with items": {"items": [HELLO], "metadata": {"topic": "greetings"}}},
@@ -166,7 +172,12 @@ CONVERSATION_PATHS: dict[str, Json] = {
             CONVERSATIONS,
             "create_items",
             "Add items",
-            json_answer("ConversationItemList", "The new items."),
+            linked(
+                json_answer("ConversationItemList", "The new items."),
+                *OF_ITEM,
+                conversation_id="$request.path.conversation_id",
+                item_id="$response.body#/data/0/id",
+            ),
             body=json_body("CreateItems", {"a message": {"items": [HELLO]}}),
             parameters=[CONVERSATION_ID, IDEMPOTENCY_KEY],
             errors=(404, 409),

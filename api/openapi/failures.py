@@ -86,7 +86,8 @@ RETRY_AFTER: Json = {
 }
 CHALLENGE: Json = {"description": "`Bearer`", "required": True, "schema": TEXT}
 RATE: Json = {"description": "Only of a tenant with such a limit, per minute.", "required": False, "schema": TEXT}
-HEADERS = {"RequestId": REQUEST_ID, "RetryAfter": RETRY_AFTER, "Challenge": CHALLENGE, "Rate": RATE}
+ALLOW: Json = {"description": "The methods that the path takes.", "required": True, "schema": TEXT}
+HEADERS = {"Allow": ALLOW, "RequestId": REQUEST_ID, "RetryAfter": RETRY_AFTER, "Challenge": CHALLENGE, "Rate": RATE}
 RATES: Json = {
     f"x-ratelimit-{told}-{kind}": {"$ref": "#/components/headers/Rate"}
     for kind in ("requests", "tokens")
@@ -95,6 +96,7 @@ RATES: Json = {
 WITH_ID: Json = {"x-request-id": {"$ref": "#/components/headers/RequestId"}}
 MORE_HEADERS: dict[int, Json] = {
     401: {"www-authenticate": {"$ref": "#/components/headers/Challenge"}},
+    405: {"allow": {"$ref": "#/components/headers/Allow"}},
     429: {"retry-after": {"$ref": "#/components/headers/RetryAfter"}, **RATES},
     503: {"retry-after": {"$ref": "#/components/headers/RetryAfter"}},
 }

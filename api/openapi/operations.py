@@ -1,10 +1,11 @@
 """How an endpoint is written down: its parameters, its body, its answer and the ways in which it fails."""
 
 from api.openapi.failures import RATES, WITH_ID, answers
-from api.openapi.notation import TEXT, Json, one_of, ref
+from api.openapi.notation import TEXT, Json, always, either, one_of, record, ref
 from api.routes.edge import LONGEST_IDEMPOTENCY_KEY
 from api.schemas.edge import DEFAULT_LIMIT, LIST_LIMIT, LONGEST_NUMBER
 
+ID_OR_NOTHING = "^[A-Za-z0-9_-]{0,128}$"
 # Every endpoint under /v1 can meet these.
 ALWAYS = (401, 403, 500, 503)
 
@@ -24,7 +25,7 @@ IDEMPOTENCY_KEY = parameter(
     {"type": "string", "maxLength": LONGEST_IDEMPOTENCY_KEY, "pattern": "^[ -~]*$"},
 )
 PAGING = [
-    parameter("query", "after", "The `last_id` of the page before.", TEXT),
+    parameter("query", "after", "The `last_id` of the page before.", {"type": "string", "pattern": ID_OR_NOTHING}),
     parameter(
         "query",
         "limit",
@@ -53,14 +54,22 @@ def json_answer(name: str, description: str = "Done.") -> Json:
 
 
 def json_or_events(name: str, events: str = "ResponseStreamEvent") -> Json:
+    """The object, or a stream of `events`; the schema of such a stream is that of each event in it."""
     answer = json_answer(name, "The object; with `stream` its events.")
-    answer["content"]["text/event-stream"] = {"schema": ref(events)}
+    data = {"type": "string", "contentMediaType": "application/json", "contentSchema": ref(events)}
+    schema = record("One event.", {"data": either(data, always("[DONE]"))}, {"event": TEXT})
+    answer["content"]["text/event-stream"] = {"schema": schema}
     return answer
 
 
 def counted(answer: Json) -> Json:
     """A model's answer tells what the tenant's limits leave."""
     return {**answer, "headers": {**answer["headers"], **RATES}}
+
+
+def linked(answer: Json, *targets: str, **parameters: str) -> Json:
+    """With what it is good for: the parameters of other endpoints, each as a runtime expression."""
+    return {**answer, "links": {target: {"operationId": target, "parameters": parameters} for target in targets}}
 
 
 def json_body(name: str, examples: dict[str, Json], *, required: bool = True) -> Json:

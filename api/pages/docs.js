@@ -33,12 +33,16 @@ function joined(nodes, separator) {
 // A schema in one line; what is an object of its own is told below, or linked to.
 function brief(schema) {
   if (schema.$ref) return link(nameOf(schema.$ref));
-  const members = schema.anyOf || schema.oneOf;
-  if (members) return make("span", {}, joined(members.map(brief), " or "));
+  if (schema.contentSchema) return make("span", {}, "JSON: ", brief(schema.contentSchema));
+  const choices = schema.anyOf || schema.oneOf;
+  if (choices) return make("span", {}, joined(choices.map(brief), " or "));
   if (schema.enum) return make("span", {}, joined(schema.enum.map((value) => code(JSON.stringify(value))), " or "));
   if (schema.const !== undefined) return code(JSON.stringify(schema.const));
   if (schema.type === "array") return make("span", {}, "list of ", brief(schema.items || {}));
-  if (schema.properties) return make("span", {}, "object with ", joined(Object.keys(schema.properties).map(code), ", "));
+  if (schema.properties) {
+    const members = Object.entries(schema.properties).map(([name, one]) => make("span", {}, code(name), ": ", brief(one)));
+    return make("span", {}, "object with ", joined(members, ", "));
+  }
   return document.createTextNode(schema.type || "anything");
 }
 

@@ -9,6 +9,7 @@ from starlette.responses import Response
 from api import errors
 from api.connections import Connections
 from api.errors import ApiError
+from api.idempotency import Idempotency
 from api.routes.edge import caller_of, connections_of, idempotency_of, json_response, read_body, told
 from api.routes.stream import EventStream, leaving
 from api.schemas.chat import ChatTurn, CreateChatCompletion
@@ -32,11 +33,11 @@ NAMES = {"input": "messages", "conversation": "metadata.conversation", "max_outp
 async def create(request: Request) -> Response:
     connections = connections_of(request)
     raw = await read_body(request, connections.settings.body_limit_bytes)
-    body = parse(CreateChatCompletion, raw)
+    body, once = parse(CreateChatCompletion, raw), idempotency_of(request, raw)
     try:
         asked = body.turn()
         if asked.store:
-            return await _stored(connections, request, body, asked, raw)
+            return await _stored(connections, request, body, asked, once)
         return await _unstored(connections, request, body, asked)
     except (ApiError, UpstreamError) as error:
         _rename(error)
@@ -48,11 +49,11 @@ def _rename(error: ApiError | UpstreamError) -> None:
 
 
 async def _stored(
-    connections: Connections, request: Request, body: CreateChatCompletion, asked: ChatTurn, raw: bytes
+    connections: Connections, request: Request, body: CreateChatCompletion, asked: ChatTurn, once: Idempotency
 ) -> Response:
     caller = caller_of(request)
     try:
-        turn = await start_turn(connections, caller, asked, idempotency_of(request, raw))
+        turn = await start_turn(connections, caller, asked, once)
     except Replay as earlier:
         if body.stream:
             return await _stream(body, follow_log(connections, caller.tenant, earlier.response, 0), earlier.response)

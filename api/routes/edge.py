@@ -10,6 +10,7 @@ from redis.exceptions import OutOfMemoryError, RedisError
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
+from starlette.routing import Match
 from starlette.types import Message, Receive, Scope, Send
 
 from api import errors, metrics
@@ -26,6 +27,7 @@ HOT_PATH = "/v1/responses"
 # The one POST that changes nothing.
 COUNTING_PATH = "/v1/responses/input_tokens"
 READING = ("GET", "HEAD")
+METHODS = ("GET", "POST", "DELETE")
 LONGEST_IDEMPOTENCY_KEY = 255
 # For a provider that does not say when to come back: most count by the minute.
 RATE_LIMIT_RETRY_SECONDS = 10.0
@@ -74,7 +76,7 @@ class Edge:
 
     async def _answer(self, request: Request) -> Response:
         if request.method != "POST":
-            return error_response(errors.method_not_allowed(request.method, HOT_PATH))
+            return error_response(errors.method_not_allowed(request.method, HOT_PATH, ["POST"]))
         try:
             return await self._create(self._app.state.connections, request)
         except Exception as error:  # noqa: BLE001 - what FastAPI does for every other endpoint
@@ -182,6 +184,16 @@ def _upstream_error(error: UpstreamError) -> ApiError:
     return errors.from_upstream(error.status, error.code, error.message, error.param, headers)
 
 
+def _allowed(request: Request) -> list[str]:
+    """What the path takes: several routes may share it, and each knows only its own method."""
+    routes = request.app.router.routes
+    return [
+        method
+        for method in METHODS
+        if any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in routes)
+    ]
+
+
 def add_error_answers(app: FastAPI) -> None:
     """Everything that goes wrong leaves in OpenAI's shape."""
 
@@ -190,7 +202,7 @@ def add_error_answers(app: FastAPI) -> None:
 
     async def on_http_error(request: Request, error: Exception) -> Response:
         if cast("HTTPException", error).status_code == 405:
-            return error_response(errors.method_not_allowed(request.method, request.url.path))
+            return error_response(errors.method_not_allowed(request.method, request.url.path, _allowed(request)))
         return error_response(errors.unknown_url(request.method, request.url.path))
 
     for kind in (ApiError, UpstreamError, RedisError, Exception):

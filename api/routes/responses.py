@@ -27,12 +27,12 @@ router = APIRouter(prefix="/v1/responses", dependencies=[Depends(check_ids)])
 async def create(connections: Connections, request: Request) -> Response:
     """POST /v1/responses; called by the edge, not by the router."""
     raw = await read_body(request, connections.settings.body_limit_bytes)
-    body = parse(CreateResponse, raw)
+    body, once = parse(CreateResponse, raw), idempotency_of(request, raw)
     if not body.store:
         return await _unstored(connections, request, body)
     caller = caller_of(request)
     try:
-        turn = await start_turn(connections, caller, body, idempotency_of(request, raw))
+        turn = await start_turn(connections, caller, body, once)
     except Replay as earlier:
         return await _replay(connections, caller, body, earlier.response)
     if body.stream:
