@@ -47,7 +47,7 @@ SEEDS: list[tuple[str, Any]] = [
     ("/v1/chat/completions", {"messages": [MESSAGE], "stream": True, "stream_options": {"include_usage": True}}),
     ("/v1/chat/completions", {"messages": [MESSAGE], "store": True, "metadata": {"conversation": "CONVERSATION"}}),
 ]
-STRANGE = [
+STRANGE: list[Any] = [
     None, True, False, 0, -1, 1.5, 10**400, -(10**30), 1e308, "", " ", "auto", "\0", "\ud800", "é" * 100, "x" * 70_000,
     [], {}, [[]], [None], [MESSAGE] * 30, {"type": "message"}, {"type": []}, {"type": "x" * 500}, {"id": "msg_1"},
     {"type": "item_reference", "id": "../x"}, {"": ""}, {"a" * 300: 1}, {"$ref": "#"}, "resp_1", "conv_1",
