@@ -30,7 +30,8 @@ MOST_TAKEUPS = 3
 
 def body_to_repeat(request: CreateResponse) -> bytes:
     """What it takes to ask again, beside the input, which is kept as items anyway."""
-    body: Json = request.model_dump(mode="json", by_alias=True, exclude_unset=True, exclude={"input"})
+    # Some fields were checked by hand, which pydantic would warn of, on standard error and with their content.
+    body: Json = request.model_dump(mode="json", by_alias=True, exclude_unset=True, exclude={"input"}, warnings=False)
     return orjson.dumps({**body, "input": ""})
 
 
