@@ -47,6 +47,19 @@ def test_every_code_is_in_the_documentation(status: int) -> None:
     assert not missing
 
 
+def test_every_endpoint_has_its_row_with_a_test_of_the_sdk() -> None:
+    text = (ROOT / "docs" / "api.md").read_text(encoding="utf-8")
+    rows = text.partition("## With the official SDK")[2].partition("\n## ")[0]
+    told = {(method.lower(), path) for method, path in re.findall(r"^\| `([A-Z]+) (/\S+)` \|", rows, re.MULTILINE)}
+    assert told == {(method, path) for method, path, _ in operations() if path.startswith("/v1/")}
+    tests = re.findall(r"`(test_\w+\.py)::(test_\w+)` \|$", rows, re.MULTILINE)
+    assert len(tests) == rows.count("\n| ") - 1, "a row without a test"
+    missing = [
+        name for file, name in tests if f"def {name}(" not in (ROOT / "tests" / file).read_text(encoding="utf-8")
+    ]
+    assert not missing
+
+
 def test_every_event_is_told() -> None:
     """Names of events stand in the turn's source, some as a head and an end."""
     named: set[str] = set()
