@@ -99,14 +99,19 @@ def _keys(environment: Environment) -> tuple[Path | None, Callers | None]:
 def _upstreams(environment: Environment, file: str) -> tuple[Upstreams, str]:
     """Who can be asked, and the model of requests that name none."""
     timeouts = _timeouts(environment)
+    context_tokens = environment.whole("MODEL_CONTEXT_TOKENS", 0, 1, 2**31 - 1) or None
     if file:
+        if context_tokens is not None:
+            environment.errors.append(
+                "MODEL_CONTEXT_TOKENS and UPSTREAMS_FILE are both set: say context_tokens in the file"
+            )
         return _from_file(environment, file, timeouts)
     key = environment.text("OPENAI_API_KEY")
     url = environment.text("OPENAI_BASE_URL", OPENAI_URL if key else "").rstrip("/")
     if url and not url.startswith(("http://", "https://")):
         environment.errors.append(f"OPENAI_BASE_URL={url!r} must start with http:// or https://")
     kind: Kind = "chat_completions" if url else "echo"
-    upstreams = only_upstream(ProviderSettings(kind, url, key, timeouts))
+    upstreams = only_upstream(ProviderSettings(kind, url, key, timeouts), context_tokens)
     return upstreams, environment.text("MODEL", "gpt-4o-mini" if url else ECHO)
 
 

@@ -42,6 +42,10 @@ def validate_response(response: Json) -> None:
     _validate("ResponseResource", response)
 
 
+def validate_compaction(compaction: Json) -> None:
+    _validate("CompactResource", compaction)
+
+
 def validate_item(item: Json) -> None:
     _validate("ItemField", item)
 
@@ -126,6 +130,8 @@ class _Item:
             assert self.added.get(name) == item.get(name), f"{name} changed between added and done"
         if item["type"] == "function_call":
             assert self.ended == item["arguments"], "the call differs from its arguments' events"
+        elif item["type"] == "compaction":
+            assert self.added == item, "a compaction comes at once"
         else:
             assert self.pieces is None, "an item was done before its part"
             assert self.parts == item["content"], "the item differs from its parts"

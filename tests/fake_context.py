@@ -3,6 +3,8 @@
     fake-context-N        holds N tokens, those of `max_tokens` among them; a longer question is refused with numbers
     fake-blind-N          the same, refused without numbers
 
+Whoever brings a transcript gets a summary: how many words it has, and what the summary so far was.
+
 At /vllm and /llama beside the plain paths are the counting endpoints of vLLM and llama.cpp, each with its own /v1.
 """
 
@@ -15,6 +17,7 @@ from aiohttp import web
 from tests.fake_scripts import error_body
 
 Json = dict[str, Any]
+TRANSCRIPT = re.compile("<transcript>\n(.*)\n</transcript>", re.DOTALL)
 CONTEXT = re.compile(r"(context|blind)-(\d+)")
 
 
@@ -43,6 +46,14 @@ def over_context(body: Json, name: str) -> web.Response | None:
     if kind == "context":
         message = f"This model's maximum context length is {size} tokens. However, you requested {asked} tokens."
     return web.Response(status=400, body=error_body(400, message, "context_length_exceeded"))
+
+
+def summary_of(messages: list[Json]) -> str:
+    transcript = TRANSCRIPT.fullmatch(str(messages[-1]["content"]))
+    if transcript is None:
+        return ""
+    so_far = messages[0]["content"].partition("The summary so far, which yours must take in:\n")[2]
+    return f"{len(transcript[1].split())} words" + (f" after {so_far}" if so_far else "")
 
 
 async def _vllm_tokenize(request: web.Request) -> web.Response:

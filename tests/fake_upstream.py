@@ -26,7 +26,7 @@ The model's name says how. Streamed or not, unless it says otherwise:
     fake-llama-context    an empty stream, and without streaming the error: the prompt is too long
     fake-SCRIPT           a peculiarity of tests/fake_scripts.py, bytes as they are, streamed or not
     fake-REFUSAL          an error of tests/fake_scripts.py
-    fake-context-N, …     a context of N tokens: tests/fake_context.py
+    fake-context-N, …     a context of N tokens, and summaries from every model: tests/fake_context.py
 
 GET /requests: the last 1000 requests, oldest first, as {"body", "headers", "port", "dropped"} (the port that
 the client sent from; whether it left before the end). GET /v1/models. GET /readyz.
@@ -49,7 +49,7 @@ from aiohttp import web
 
 from local.children import free_port
 from local.parts import start_module
-from tests.fake_context import CONTEXT, add_counting, over_context, tokens_of
+from tests.fake_context import CONTEXT, add_counting, over_context, summary_of, tokens_of
 from tests.fake_scripts import (
     DONE,
     REFUSALS,
@@ -159,8 +159,12 @@ class Fake:
         return response
 
     def _words(self, body: Json, name: str) -> list[str]:
-        if name == "history" or CONTEXT.fullmatch(name):
+        if summary := summary_of(body["messages"]):
+            return [summary]
+        if name == "history":
             return ["\n".join(f"{message['role']}: {_text(message)}" for message in body["messages"])]
+        if CONTEXT.fullmatch(name):
+            return ["word1"]
         tokens = int(name[6:]) if name.startswith("bench-") else TOKENS
         return [f"word{number} " for number in range(1, tokens)] + [f"word{tokens}"]
 

@@ -12,7 +12,7 @@ from redis.asyncio import Redis
 
 from core.queue import QUEUE
 from tests.chat_contract import check_chunks, check_completion
-from tests.contract import validate_event, validate_item, validate_response, validate_stream
+from tests.contract import validate_compaction, validate_event, validate_item, validate_response, validate_stream
 from tests.documented import check_documented
 from tests.running import Part, Service
 from tests.waiting import wait_until
@@ -137,8 +137,8 @@ def _check_object(answer: Json) -> None:
         match answer:
             case {"deleted": True}:
                 assert answer.keys() == {"id", "object", "deleted"}
-            case {"object": "response"}:
-                validate_response(answer)
+            case {"object": "response" | "response.compaction" as kind}:
+                (validate_response if kind == "response" else validate_compaction)(answer)
             case {"object": "conversation"}:
                 assert answer.keys() == {"id", "object", "created_at", "metadata"}
             case {"object": "list", "data": [*data], "has_more": bool(), "first_id": first, "last_id": last}:

@@ -25,6 +25,7 @@ LIMITS = {
     "two": "requests_per_minute = 2",
     "streaming": "requests_per_minute = 2",
     "unstored": "requests_per_minute = 2\ntokens_per_minute = 100_000",
+    "compacting": "requests_per_minute = 1\ntokens_per_minute = 100_000",
     "older": "requests_per_minute = 2",
     "repeating": "requests_per_minute = 10",
     "counted": "tokens_per_minute = 100_000",
@@ -134,6 +135,13 @@ async def test_what_is_not_stored_counts(
         return 100_000 - used <= await left(redis, "unstored", "tokens") < 100_000
 
     await wait_until(settled, "the tokens are settled")
+
+
+async def test_a_compaction_counts(limited: Service, http: aiohttp.ClientSession, redis: Redis) -> None:
+    status, told, body = await post(http, limited, "compacting", "/responses/compact", input="short")
+    assert (status, told["x-ratelimit-remaining-requests"]) == (200, "0")
+    assert await left(redis, "compacting", "tokens") == 100_000 - usage_of(body)
+    assert (await post(http, limited, "compacting", "/responses/compact", input="short"))[0] == 429
 
 
 async def test_chat_completions_count(limited: Service, http: aiohttp.ClientSession) -> None:

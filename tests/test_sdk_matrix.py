@@ -160,6 +160,12 @@ async def test_count_input_tokens(client: Any) -> None:
     assert counted.input_tokens > 0
 
 
+async def test_compact_a_history(client: Any) -> None:
+    compacted = await done(client.responses.compact(model="fake-history", input="hello"))
+    assert compacted.object == "response.compaction"
+    assert [item.type for item in compacted.output] == ["message", "compaction"]
+
+
 async def test_a_conversation(client: Any) -> None:
     made = await done(client.conversations.create(metadata={"topic": "tea"}))
     assert await done(client.conversations.retrieve(made.id)) == made

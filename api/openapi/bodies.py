@@ -9,10 +9,11 @@ from pydantic.json_schema import models_json_schema
 from api.openapi.notation import NOTHING, Json, either
 from api.schemas.chat import CreateChatCompletion
 from api.schemas.conversations import Body, CreateConversation, CreateItems, UpdateConversation
-from api.schemas.responses import CreateResponse
+from api.schemas.responses import CompactHistory, CreateResponse
 
 BODIES: Sequence[type[Body]] = (
     CreateResponse,
+    CompactHistory,
     CreateConversation,
     UpdateConversation,
     CreateItems,

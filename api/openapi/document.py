@@ -4,7 +4,7 @@ import functools
 
 import orjson
 
-from api.openapi import chat, failures, objects, response
+from api.openapi import chat, contexts, failures, objects, response
 from api.openapi.bodies import components
 from api.openapi.endpoints import PATHS, TAGS
 from api.openapi.notation import Json
@@ -37,6 +37,13 @@ def _document() -> Json:
             },
             "headers": failures.HEADERS,
             "responses": failures.ANSWERS,
-            "schemas": {**components(), **objects.SHAPES, **response.SHAPES, **chat.SHAPES, **failures.SHAPES},
+            "schemas": {
+                **components(),
+                **objects.SHAPES,
+                **response.SHAPES,
+                **chat.SHAPES,
+                **contexts.SHAPES,
+                **failures.SHAPES,
+            },
         },
     }

@@ -1,6 +1,6 @@
 """Every endpoint, in the order in which a reader wants them."""
 
-from api.openapi import chat
+from api.openapi import chat, contexts
 from api.openapi.failures import ASKING, answers
 from api.openapi.notation import TEXT, Json, ref
 from api.openapi.operations import (
@@ -64,17 +64,7 @@ RESPONSE_PATHS: dict[str, Json] = {
             description="A turn that produced nothing is an HTTP error here; streamed, it ends with `response.failed`.",
         ),
     },
-    "/v1/responses/input_tokens": {
-        "post": operation(
-            RESPONSES,
-            "count_input_tokens",
-            "Count what a create with this body would ask",
-            json_answer("InputTokens"),
-            body=json_body("CreateResponse", {"a question": {"input": "Hello!"}}),
-            errors=(404, 409),
-            description="History, instructions and tools are counted too. Nothing is kept.",
-        ),
-    },
+    **contexts.PATHS,
     "/v1/responses/{response_id}": {
         "get": operation(
             RESPONSES,

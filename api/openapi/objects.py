@@ -126,7 +126,12 @@ ITEMS: dict[str, Json] = {
     },
     "OutputItem": by_type(
         "What the model produced.",
-        {"message": "MessageItem", "function_call": "FunctionCallItem", "reasoning": "ReasoningItem"},
+        {
+            "message": "MessageItem",
+            "function_call": "FunctionCallItem",
+            "reasoning": "ReasoningItem",
+            "compaction": "CompactionItem",
+        },
     ),
     "ConversationItem": told(
         either(
@@ -197,11 +202,6 @@ OTHERS: dict[str, Json] = {
             "total_tokens": WHOLE,
         },
         {"estimated": told(always(value=True), "The provider gave no count; this is an estimate.")},
-    ),
-    "InputTokens": record(
-        "What a question would cost.",
-        {"object": always("response.input_tokens"), "input_tokens": WHOLE},
-        {"estimated": told(always(value=True), "Nobody can count for this model; this is an estimate.")},
     ),
     "Tool": record(
         "A function that the model may call.",

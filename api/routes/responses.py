@@ -1,6 +1,7 @@
 """/v1/responses: create, read, delete, input items."""
 
 import contextlib
+import time
 
 import orjson
 from fastapi import APIRouter, Depends, Request
@@ -9,17 +10,19 @@ from starlette.responses import Response
 
 from api import deleting, history, history_orphans, reading
 from api.connections import Connections
+from api.ids import new_id
 from api.routes.edge import caller_of, check_ids, connections_of, idempotency_of, json_response, read_body, tenant_of
 from api.routes.stream import EventStream, leaving
 from api.schemas.edge import parse, parse_list_query, parse_resume_query
-from api.schemas.responses import CreateResponse
+from api.schemas.responses import CompactHistory, CreateResponse
 from api.tenants import Caller
+from api.turn.body import usage_body
 from api.turn.follow import ended_body, follow, follow_log
 from api.turn.opening import Replay
 from api.turn.run import wait_for_body
 from api.turn.stored import start_turn
 from api.turn.takeup import body_to_repeat
-from api.turn.unstored import count_input, start_unstored
+from api.turn.unstored import compact_history, count_input, start_unstored
 
 router = APIRouter(prefix="/v1/responses", dependencies=[Depends(check_ids)])
 
@@ -69,6 +72,15 @@ async def input_tokens(request: Request) -> Response:
     count = await count_input(connections, tenant_of(request), body)
     told = {"object": "response.input_tokens", "input_tokens": count.input_tokens}
     return json_response(orjson.dumps({**told, "estimated": True} if count.estimated else told))
+
+
+@router.post("/compact")
+async def compact(request: Request) -> Response:
+    connections = connections_of(request)
+    body = parse(CompactHistory, await read_body(request, connections.settings.body_limit_bytes))
+    output, usage = await compact_history(connections, caller_of(request), body)
+    head = {"id": new_id("resp_"), "object": "response.compaction", "created_at": int(time.time())}
+    return json_response(orjson.dumps({**head, "output": output, "usage": usage_body(usage)}))
 
 
 @router.get("/{response_id}")

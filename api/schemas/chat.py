@@ -7,24 +7,17 @@ from pydantic import Discriminator, Field, Tag, model_validator
 from api.ids import CONVERSATION, is_id
 from api.schemas.chat_messages import Message
 from api.schemas.conversations import Body, Metadata, few
-from api.schemas.parts import TEXT_OR_LIST, Json, Many, Model, type_tag
-from api.schemas.responses import (
-    MOST_INPUT_ITEMS,
-    MOST_TOOLS,
-    TEXT_OR_OBJECT,
-    AllowedTools,
-    CreateResponse,
-    FunctionChoice,
-    FunctionTool,
+from api.schemas.options import (
     JsonObjectFormat,
     JsonSchemaFormat,
     ReasoningOptions,
     StreamOptions,
     TextFormat,
     TextOptions,
-    ToolMode,
-    check_tool_choice,
 )
+from api.schemas.parts import TEXT_OR_LIST, TEXT_OR_OBJECT, Json, Many, Model, type_tag
+from api.schemas.responses import MOST_INPUT_ITEMS, CreateResponse
+from api.schemas.tools import MOST_TOOLS, AllowedTools, FunctionChoice, FunctionTool, ToolMode, check_tool_choice
 from api.schemas.wording import refused
 
 # What OpenAI allows.

@@ -115,6 +115,7 @@ def form(value: Any) -> str | None:  # noqa: ANN401 - whatever a client sent
 
 
 TEXT_OR_LIST = Discriminator(form, custom_error_type=WRONG_FORM, custom_error_message="a string or an array of objects")
+TEXT_OR_OBJECT = Discriminator(form, custom_error_type=WRONG_FORM, custom_error_message="a string or an object")
 
 InputContent = Annotated[Annotated[Text, Tag("@text")] | Annotated[Many[InputPart], Tag("@list")], TEXT_OR_LIST]
 OutputContent = Annotated[Annotated[Text, Tag("@text")] | Annotated[Many[OutputPart], Tag("@list")], TEXT_OR_LIST]

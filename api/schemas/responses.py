@@ -1,139 +1,38 @@
 """The body of POST /v1/responses."""
 
-from collections.abc import Sequence
 from typing import Annotated, Literal
 
-from pydantic import Discriminator, Field, Tag, ValidationInfo, field_validator, model_validator
+from pydantic import Field, Tag, ValidationInfo, field_validator, model_validator
 
 from api.schemas.conversations import Body, Metadata
-from api.schemas.edge import check_free_form
 from api.schemas.items import InputMessage, Item
-from api.schemas.parts import TEXT_OR_LIST, Json, Many, Model, Name, Text, form, type_tag
-from api.schemas.wording import WRONG_FORM, refused
+from api.schemas.options import Compact, JsonSchemaFormat, ReasoningOptions, StreamOptions, TextOptions
+from api.schemas.parts import TEXT_OR_LIST, TEXT_OR_OBJECT, Json, Many, Model, Text
+from api.schemas.tools import MOST_TOOLS, FunctionTool, ToolChoice, check_tool_choice
+from api.schemas.wording import refused
 
 MOST_INPUT_ITEMS = 2000
-MOST_TOOLS = 128
 
 ConversationId = Annotated[str, Field(max_length=128, pattern="^conv_[A-Za-z0-9_-]+$")]
 ResponseId = Annotated[str, Field(max_length=128, pattern="^resp_[A-Za-z0-9_-]+$")]
-ToolMode = Literal["none", "auto", "required"]
-TEXT_OR_OBJECT = Discriminator(form, custom_error_type=WRONG_FORM, custom_error_message="a string or an object")
+
+
+ModelName = Annotated[str, Field(min_length=1, max_length=256)]
+Input = Annotated[
+    Annotated[Text, Tag("@text")] | Annotated[Many[Item], Field(max_length=MOST_INPUT_ITEMS), Tag("@list")],
+    TEXT_OR_LIST,
+]
 
 
 class ConversationParam(Model):
     id: ConversationId
 
 
-class FunctionTool(Model):
-    type: Literal["function"]
-    name: Name
-    description: Text | None = None
-    parameters: Json | None = None
-    strict: bool | None = None
-
-    @field_validator("parameters")
-    @classmethod
-    def _keepable(cls, value: Json | None) -> Json | None:
-        check_free_form(value)
-        return value
-
-
-class FunctionChoice(Model):
-    type: Literal["function"]
-    name: Name
-
-
-class AllowedTools(Model):
-    type: Literal["allowed_tools"]
-    tools: Annotated[Many[FunctionChoice], Field(min_length=1, max_length=MOST_TOOLS)]
-    mode: ToolMode = "auto"
-
-
-class TextFormat(Model):
-    type: Literal["text"]
-
-
-class JsonObjectFormat(Model):
-    type: Literal["json_object"]
-
-
-class JsonSchemaFormat(Model):
-    type: Literal["json_schema"]
-    name: Name
-    description: Text | None = None
-    schema_: Annotated[Json, Field(alias="schema")]
-    strict: bool | None = None
-
-    @field_validator("schema_")
-    @classmethod
-    def _keepable(cls, value: Json) -> Json:
-        check_free_form(value)
-        return value
-
-
-Format = Annotated[
-    Annotated[TextFormat, Tag("@text")]
-    | Annotated[JsonObjectFormat, Tag("@json_object")]
-    | Annotated[JsonSchemaFormat, Tag("@json_schema")],
-    Discriminator(type_tag),
-]
-
-
-class TextOptions(Model):
-    format: Format | None = None
-    verbosity: Literal["low", "medium", "high"] | None = None
-
-
-class ReasoningOptions(Model):
-    effort: Literal["none", "minimal", "low", "medium", "high", "xhigh"] | None = None
-    summary: Literal["concise", "detailed", "auto"] | None = None
-
-
-class StreamOptions(Model):
-    include_obfuscation: bool | None = None
-
-
-ToolChoice = Annotated[
-    Annotated[ToolMode, Tag("@text")]
-    | Annotated[
-        Annotated[
-            Annotated[FunctionChoice, Tag("@function")] | Annotated[AllowedTools, Tag("@allowed_tools")],
-            Discriminator(type_tag),
-        ],
-        Tag("@object"),
-    ],
-    TEXT_OR_OBJECT,
-]
-
-
-def check_tool_choice(choice: ToolMode | FunctionChoice | AllowedTools | None, tools: Sequence[FunctionTool]) -> None:
-    """Raise for a choice that asks for what is not there."""
-    names = {tool.name for tool in tools}
-    match choice:
-        case "required":
-            known = bool(names)
-        case FunctionChoice(name=name):
-            known = name in names
-        case AllowedTools(tools=allowed):
-            known = {tool.name for tool in allowed} <= names
-        case _:
-            known = True
-    if not known:
-        message = "Invalid 'tool_choice': it asks for a function that is none of the 'tools'."
-        raise refused("invalid_value", message, "tool_choice")
-
-
 class CreateResponse(Body):
     """OpenAI's parameters; what this service can't do is refused, not ignored."""
 
-    model: Annotated[str, Field(min_length=1, max_length=256)] | None = None
-    input: (
-        Annotated[
-            Annotated[Text, Tag("@text")] | Annotated[Many[Item], Field(max_length=MOST_INPUT_ITEMS), Tag("@list")],
-            TEXT_OR_LIST,
-        ]
-        | None
-    ) = None
+    model: ModelName | None = None
+    input: Input | None = None
     conversation: (
         Annotated[
             Annotated[ConversationId, Tag("@text")] | Annotated[ConversationParam, Tag("@object")], TEXT_OR_OBJECT
@@ -160,7 +59,8 @@ class CreateResponse(Body):
     top_logprobs: Literal[0] | None = None
     text: TextOptions | None = None
     reasoning: ReasoningOptions | None = None
-    truncation: Literal["disabled"] | None = None
+    truncation: Literal["auto", "disabled"] | None = None
+    context_management: Annotated[Many[Compact], Field(min_length=1, max_length=1)] | None = None
     service_tier: Literal["auto", "default", "flex", "priority"] | None = None
     safety_identifier: Annotated[str, Field(max_length=64)] | None = None
     prompt_cache_key: Annotated[str, Field(max_length=64)] | None = None
@@ -224,6 +124,11 @@ class CreateResponse(Body):
                 return wanted.model_dump()
 
     @property
+    def compact_threshold(self) -> int | None:
+        """The tokens of a question from which on a summary stands for old turns."""
+        return self.context_management[0].compact_threshold if self.context_management else None
+
+    @property
     def verbosity(self) -> str | None:
         return self.text.verbosity if self.text else None
 
@@ -237,7 +142,32 @@ class CreateResponse(Body):
         return choice if isinstance(choice, str) else choice.model_dump()
 
     def new_items(self) -> list[Json]:
-        """The input as items of their own ids; a plain string is a user's message."""
-        if isinstance(self.input, str):
-            return [InputMessage(role="user", content=self.input).stored()]
-        return [item.stored() for item in self.input or []]
+        return new_items(self.input)
+
+
+def new_items(given: str | list[Item] | None) -> list[Json]:
+    """An input as items of their own ids; a plain string is a user's message."""
+    if isinstance(given, str):
+        return [InputMessage(role="user", content=given).stored()]
+    return [item.stored() for item in given or []]
+
+
+class CompactHistory(Body):
+    """The body of POST /v1/responses/compact."""
+
+    model: ModelName | None = None
+    input: Input | None = None
+    previous_response_id: ResponseId | None = None
+    instructions: Text | None = None
+    # Hints, as above.
+    service_tier: Literal["auto", "default", "flex", "priority"] | None = None
+    prompt_cache_key: Annotated[str, Field(max_length=64)] | None = None
+    prompt_cache_retention: str | None = None
+    prompt_cache_options: Json | None = None
+
+    @model_validator(mode="after")
+    def _has_a_history(self) -> "CompactHistory":
+        if not self.input and self.previous_response_id is None:
+            message = "Missing required parameter: 'input'. Without a history there is nothing to compact."
+            raise refused("missing_required_parameter", message, "input")
+        return self

@@ -102,9 +102,15 @@ class Answer:
             case ToolCall():
                 self._add_call(delta)
             case Usage():
-                self.usage = delta
+                self.usage = delta if self.usage is None else self.usage.plus(delta)
             case Finish():
                 self.finish = delta
+
+    def add_whole(self, item: Json, usage: Usage) -> None:
+        """An item that comes all at once, ahead of the others, and what it cost."""
+        self._add(usage)
+        self._open_item(item)
+        self._close_items("completed")
 
     def _add_content(self, item_type: str, kind: str, text: str) -> None:
         part = self._part
@@ -195,7 +201,7 @@ class Answer:
                 b'"item_id":"%b","output_index":%d,"arguments":%b'
                 % (item["id"].encode(), index, orjson.dumps(item["arguments"])),
             )
-        if item["type"] != "reasoning":
+        if "status" in item:
             item["status"] = status
         self._emit(b"response.output_item.done", b'"output_index":%d,"item":%b' % (index, orjson.dumps(item)))
 

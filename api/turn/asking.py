@@ -12,7 +12,8 @@ from api.ids import new_id
 from api.rates import Allowance
 from api.reading import hot_conversation
 from api.reading import item_id as known_id
-from api.schemas.responses import CreateResponse
+from api.schemas.responses import CompactHistory, CreateResponse
+from api.turn.memory import context_of, with_memory
 from api.upstream.estimate import estimated_tokens
 from api.upstream.exchange import Ask
 from core.store import UNREACHABLE
@@ -30,16 +31,17 @@ class Question:
     inputs: list[Json]
 
 
-def expected_tokens(allowance: Allowance, request: CreateResponse, inputs: list[Json]) -> int:
+def expected_tokens(allowance: Allowance, request: CreateResponse | CompactHistory, inputs: list[Json]) -> int:
     """What is counted before the answer: the new input. The history and the output follow at the turn's end."""
     return estimated_tokens([request.instructions, *inputs]) if allowance.limits.tokens else 0
 
 
 def make_ask(request: CreateResponse, model: str, items: list[Json]) -> Ask:
+    context = context_of(items)
     return Ask(
         model=model,
-        items=items,
-        instructions=request.instructions,
+        items=context.items,
+        instructions=with_memory(request.instructions, context.summary),
         tools=request.echoed_tools or None,
         tool_choice=request.echoed_tool_choice,
         parallel_tool_calls=request.parallel_tool_calls,

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import functools
 import logging
 import time
 from collections.abc import AsyncIterator
@@ -19,6 +20,7 @@ from api.turn.asking import Question, make_ask, resolve_references
 from api.turn.body import COMPLETED, Verdict
 from api.turn.finishing import close_answer, finish
 from api.turn.running import Interruption, Turn
+from api.turn.shaping import relay_shaped
 from api.upstream.exchange import Ask, Finish, UpstreamError
 from api.upstream.messages import callable_tools
 from api.upstream.routing import Routing
@@ -44,7 +46,7 @@ async def run_stored(
         answer = Answer(turn.emit)
         announce(turn, question.start, told)
         verdict = await _answer(connections, turn, question, answer)
-        if turn.interruption == "shutdown" and turn.repeatable:
+        if turn.interruption == "shutdown" and turn.repeatable and not answer.produced:
             await _hand_over(connections, turn)
             return
         await finish(connections, turn, question, answer, verdict)
@@ -103,7 +105,10 @@ async def _answer(connections: Connections, turn: Turn, question: Question, answ
         items, question.inputs[:] = await resolve_references(connections, tenant, past, inputs)
         ask = make_ask(question.request, question.start["model"], items)
         answer.callable_tools = callable_tools(ask)
-        await relay(connections.upstream, ask, turn, answer)
+        once = functools.partial(relay, connections.upstream, turn=turn, answer=answer)
+        # Who sends the whole conversation each time has its last turn for new.
+        newest = len(inputs) if past else 1
+        await relay_shaped(connections.upstream, question.request, ask, items, newest, answer, once)
     except (UpstreamError, ApiError) as error:
         turn.failure = error
         if not turn.streamed:

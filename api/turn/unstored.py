@@ -1,4 +1,4 @@
-"""What reads a history and writes nothing: counts, and turns with `store: false`, which end when the client leaves."""
+"""What reads a history and writes nothing: counts, summaries, and turns with `store: false`."""
 
 import asyncio
 import contextlib
@@ -13,15 +13,17 @@ from api.history_changes import HotConversation, HotResponse
 from api.ids import new_id
 from api.loading import rebuild
 from api.reading import hot_or_cold, missing, stored
-from api.schemas.responses import CreateResponse
+from api.schemas.responses import CompactHistory, CreateResponse, new_items
 from api.tenants import Caller
 from api.turn.asking import Question, expected_tokens, make_ask, resolve_references
 from api.turn.body import skeleton
+from api.turn.compaction import summarize
 from api.turn.ending import used_tokens
+from api.turn.memory import compaction_item, context_of
 from api.turn.opening import check_conversation
 from api.turn.run import run_unstored
 from api.turn.running import Turn
-from api.upstream.exchange import Count
+from api.upstream.exchange import Count, Usage
 
 Json = dict[str, Any]
 
@@ -30,11 +32,14 @@ COUNT_SECONDS = 1.0
 
 
 async def start_unstored(connections: Connections, caller: Caller, request: CreateResponse) -> Turn:
-    """Raises ApiError 404, 503, UpstreamError 404; a turn without history needs no store at all."""
+    """A turn that ends when its client leaves. Without a history it needs no store at all.
+
+    Raises ApiError 404, 503, UpstreamError 404.
+    """
     tenant = caller.tenant
     model = request.model or connections.settings.model
     connections.upstream.route(model)  # nothing is read for a model that nobody answers for
-    past = [orjson.loads(item) for item in await read_history(connections, tenant, request)]
+    past = [orjson.loads(item) for item in await _read_history(connections, tenant, request)]
     response = new_id("resp_")
     turn = Turn(tenant, response, "", "", streamed=request.stream, stored=False)
     start = skeleton(request, response, model, request.conversation_id)
@@ -44,7 +49,9 @@ async def start_unstored(connections: Connections, caller: Caller, request: Crea
     return turn
 
 
-async def _take(connections: Connections, caller: Caller, request: CreateResponse, inputs: list[Json]) -> int:
+async def _take(
+    connections: Connections, caller: Caller, request: CreateResponse | CompactHistory, inputs: list[Json]
+) -> int:
     """Count the request and its tokens, which are answered; while Redis is away nothing counts. Raises ApiError 429."""
     allowance = caller.allowance
     if not allowance.limited:
@@ -65,21 +72,45 @@ async def _run(connections: Connections, caller: Caller, turn: Turn, question: Q
     if caller.allowance.limits.tokens and turn.body is not None:
         final = orjson.loads(turn.body)
         used = used_tokens(final, question.inputs + final["output"])
+        await _settle(connections, caller, (used or taken) - taken)
+
+
+async def _settle(connections: Connections, caller: Caller, over: int) -> None:
+    if caller.allowance.limits.tokens:
         with contextlib.suppress(RedisError):
-            await history_rates.settle(connections.lanes, caller.tenant, caller.allowance, (used or taken) - taken)
+            await history_rates.settle(connections.lanes, caller.tenant, caller.allowance, over)
 
 
 async def count_input(connections: Connections, tenant: str, request: CreateResponse) -> Count:
     """What the request would send to its model. Raises ApiError 404, 503, UpstreamError 400, 404."""
     model = request.model or connections.settings.model
     connections.upstream.route(model)
-    past = [orjson.loads(item) for item in await read_history(connections, tenant, request)]
+    past = [orjson.loads(item) for item in await _read_history(connections, tenant, request)]
     items, _ = await resolve_references(connections, tenant, past, request.new_items())
     return await connections.upstream.count(make_ask(request, model, items))
 
 
-async def read_history(connections: Connections, tenant: str, request: CreateResponse) -> list[bytes]:
-    if request.conversation_id:
+async def compact_history(
+    connections: Connections, caller: Caller, request: CompactHistory
+) -> tuple[list[Json], Usage]:
+    """The history as its user's messages and a summary, and what that cost.
+
+    Raises ApiError 404, 429, 503, UpstreamError.
+    """
+    model = request.model or connections.settings.model
+    connections.upstream.route(model)
+    inputs = new_items(request.input)
+    past = [orjson.loads(item) for item in await _read_history(connections, caller.tenant, request)]
+    items, _ = await resolve_references(connections, caller.tenant, past, inputs)
+    taken = await _take(connections, caller, request, inputs)
+    summary, usage = await summarize(connections.upstream, model, context_of(items), request.instructions)
+    await _settle(connections, caller, usage.input_tokens + usage.output_tokens - taken)
+    users = [item for item in items if item["type"] == "message" and item["role"] == "user"]
+    return [*users, compaction_item(summary, 0)], usage
+
+
+async def _read_history(connections: Connections, tenant: str, request: CreateResponse | CompactHistory) -> list[bytes]:
+    if isinstance(request, CreateResponse) and request.conversation_id:
         check_conversation(request.conversation_id)
         hot = await _hot(connections, tenant, request.conversation_id, "conversation")
         return [item for _, item in hot.items]

@@ -64,6 +64,15 @@ class Usage(NamedTuple):
     reasoning_tokens: int = 0
     estimated: bool = False
 
+    def plus(self, other: "Usage") -> "Usage":
+        return Usage(
+            self.input_tokens + other.input_tokens,
+            self.output_tokens + other.output_tokens,
+            self.cached_tokens + other.cached_tokens,
+            self.reasoning_tokens + other.reasoning_tokens,
+            self.estimated or other.estimated,
+        )
+
 
 class Count(NamedTuple):
     """What a question would cost in tokens, by the model's own tokenizer, or `estimated`."""

@@ -101,6 +101,9 @@ def _messages(ask: Ask, *, openai: bool) -> list[Json]:
                 _add_call(messages, {"id": item["call_id"], "type": "function", "function": call})
             case "function_call_output":
                 messages.append({"role": "tool", "tool_call_id": item["call_id"], "content": _content(item["output"])})
+            case "compaction":
+                message = "a compaction item that another service made says nothing to this model; leave it out"
+                raise UpstreamError(400, "unsupported_content", message, param="input")
             case _:
                 # Reasoning belongs to the model that made it, and a type that we don't know has no chat form.
                 pass

@@ -89,7 +89,9 @@ class Upstreams:
         return next((name for name in self.models if name != ANY_MODEL), "")
 
 
-def only_upstream(provider: ProviderSettings) -> Upstreams:
+def only_upstream(provider: ProviderSettings, context_tokens: int | None = None) -> Upstreams:
     """One provider, which is asked for whatever model a client names: what there is without a file."""
     target = TargetSettings(provider="upstream")
-    return Upstreams({"upstream": provider}, {ANY_MODEL: ModelSettings(targets=[target])})
+    return Upstreams(
+        {"upstream": provider}, {ANY_MODEL: ModelSettings(targets=[target], context_tokens=context_tokens)}
+    )

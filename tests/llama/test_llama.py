@@ -1,6 +1,7 @@
 """Turns on a real model server: real tokens, real `usage`, real streams, real errors."""
 
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 from openai import AsyncOpenAI, AsyncStream, BadRequestError
@@ -8,6 +9,7 @@ from openai.types.responses import Response, ResponseStreamEvent
 
 from tests.chatting import items_of, rest, stream, text_until
 from tests.conftest import StartService
+from tests.llama.conftest import CONTEXT_TOKENS
 from tests.running import Service
 from tests.talking import talk
 
@@ -18,7 +20,7 @@ SHORT = 16
 LONGER = 512
 # The model's own words, for it spells all others in bytes.
 LONG = "the time is now and what will you do with all of it "
-# 12 tokens for the text and some for the form: 700 times does not fit into 8192.
+# Some 70 tokens: 700 times does not fit into 8192.
 TOO_LONG = LONG * 700
 
 
@@ -133,3 +135,30 @@ async def test_input_is_counted(client: AsyncOpenAI) -> None:
     form = len("system: user: assistant: user: assistant: ") + 5 * len("\n ")
     assert 0 <= tokens(second)[0] - counted.input_tokens <= form
     assert tokens(first)[0] < counted.input_tokens
+
+
+async def test_truncation_makes_a_long_chat_fit(client: AsyncOpenAI) -> None:
+    """Eight turns of some 1,400 tokens: `disabled` fails, `auto` asks with the last ones."""
+    turns: Any = [
+        {"role": role, "content": text}
+        for number in range(8)
+        for role, text in (("user", f"{number} " + LONG * 20), ("assistant", "ok"))
+    ]
+    conversation = await client.conversations.create(items=turns)
+    asking: Any = {"input": LONG, "conversation": conversation.id, "max_output_tokens": SHORT}
+    with pytest.raises(BadRequestError) as error:
+        await client.responses.create(**asking)
+    assert error.value.code == "context_length_exceeded"
+    answered = await client.responses.create(**asking, truncation="auto")
+    assert CONTEXT_TOKENS / 2 < tokens(answered)[0] < CONTEXT_TOKENS
+    assert len(await items_of(client, conversation.id)) == 16 + 2
+
+
+async def test_compaction_by_the_model(client: AsyncOpenAI) -> None:
+    first = await client.responses.create(input=LONG * 60, max_output_tokens=SHORT)
+    # A summary may have 4,096 tokens, and this model never ends by itself.
+    compacted = await client.with_options(timeout=90).responses.compact(model="tiny", previous_response_id=first.id)
+    assert compacted.usage.output_tokens > SHORT
+    going_on: Any = [compacted.output[-1].to_dict(), {"role": "user", "content": LONG}]
+    last = await client.responses.create(input=going_on, max_output_tokens=SHORT)
+    assert tokens(last)[0] > compacted.usage.output_tokens
