@@ -10,6 +10,7 @@ A key has a time to live, or one of these owners, who deletes it or gives it one
 | `items:` | as its `conv:` |
 | `resp:` | while in progress the sweeper (a member of `running`), then its own entry in the queue |
 | `log:`, `idem:` | the response in progress |
+| `unstored:` | the worker, member by member; each is a conversation with entries in the queue |
 """
 
 from collections import Counter, defaultdict
@@ -38,21 +39,28 @@ class Picture:
     lives: dict[str, int]
     """The seconds that each key lives."""
     hashes: dict[str, dict[str, str]]
+    unstored: dict[str, set[str]]
+    """The members of each tenant's `unstored:`."""
 
     def queued(self, tenant: str, conversation: str) -> list[Entry]:
         return [entry for entry in self.entries if (entry.tenant, entry.conversation) == (tenant, conversation)]
 
 
 async def take_picture(redis: Redis) -> Picture:
-    lives, hashes = {}, {}
+    lives, hashes, unstored = {}, {}, {}
     for name in sorted([key.decode() async for key in redis.scan_iter(count=1000)]):
         lives[name] = await redis.ttl(name)
         if name.startswith(HASHES):
             fields = cast("dict[bytes, bytes]", await redis.hgetall(name))
             hashes[name] = {field.decode(): value.decode(errors="replace") for field, value in fields.items()}
+        if name.startswith("unstored:"):
+            names = cast("list[bytes]", await redis.zrange(name, 0, -1))
+            unstored[name.partition(":")[2]] = {member.decode() for member in names}
     entries = cast("list[bytes]", await redis.lrange(QUEUE, 0, -1))
     members = cast("list[bytes]", await redis.zrange("running", 0, -1))
-    return Picture([parse(entry) for entry in entries], {member.decode() for member in members}, lives, hashes)
+    return Picture(
+        [parse(entry) for entry in entries], {member.decode() for member in members}, lives, hashes, unstored
+    )
 
 
 async def violations(redis: Redis) -> list[str]:
@@ -69,6 +77,7 @@ async def violations(redis: Redis) -> list[str]:
             sound = lives != FOR_EVER
         if not sound:
             found.append(f"{name} lives {lives} s: {picture.hashes.get(name)}")
+    found += _unlisted(picture)
     for member in picture.running:
         status = picture.hashes.get(f"resp:{member}", {}).get("status")
         if status not in IN_PROGRESS:
@@ -108,6 +117,30 @@ def _conversation(picture: Picture, rest: str) -> bool:
     return swept and int(state["unstored"]) == len(queued) and lives_on == bool(queued or lock)
 
 
+# What lists must know of before PostgreSQL does.
+LISTED = {Kind.CONVERSATION, Kind.DELETE_CONVERSATION}
+
+
+def _unlisted(picture: Picture) -> list[str]:
+    """Conversations with such entries in the queue that their tenant's `unstored:` does not name.
+
+    One that is deleted has no need of it for what was queued before, once the delete is stored.
+    """
+    found = []
+    for entry in picture.entries:
+        tenant, name = entry.tenant, entry.conversation
+        known = name in picture.unstored.get(tenant, set())
+        gone = "deleted" in picture.hashes.get(f"conv:{tenant}:{name}", {})
+        matters = entry.kind is Kind.DELETE_CONVERSATION if gone else entry.kind in LISTED
+        if matters and not known and name.startswith("conv_"):
+            found.append(f"unstored:{tenant} lacks {name}, of which a {entry.kind} is queued")
+    return found
+
+
+def _unstored(picture: Picture, rest: str) -> bool:
+    return all(picture.queued(rest, name) for name in picture.unstored[rest])
+
+
 def _items(picture: Picture, rest: str) -> bool:
     """Redis may evict either key of what is stored, so one may be without the other."""
     return (picture.lives.get(f"conv:{rest}") == FOR_EVER) == (picture.lives[f"items:{rest}"] == FOR_EVER)
@@ -137,4 +170,5 @@ CHECKS: dict[str, Callable[[Picture, str], bool]] = {
     "resp": _response,
     "log": _log,
     "idem": _key,
+    "unstored": _unstored,
 }

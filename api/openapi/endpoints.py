@@ -1,10 +1,12 @@
 """Every endpoint, in the order in which a reader wants them."""
 
-from api.openapi import chat, contexts
+from api.openapi import chat, contexts, conversations
+from api.openapi.conversations import HELLO
 from api.openapi.failures import ASKING, answers
 from api.openapi.notation import TEXT, Json, ref
 from api.openapi.operations import (
     IDEMPOTENCY_KEY,
+    ITS_ID,
     PAGING,
     RESUMING,
     counted,
@@ -18,10 +20,10 @@ from api.openapi.operations import (
     path_id,
 )
 
-RESPONSES, CONVERSATIONS, MODELS, PROCESS, PAGES = "Responses", "Conversations", "Models", "Process", "Pages"
+RESPONSES, MODELS, PROCESS, PAGES = "Responses", "Models", "Process", "Pages"
 TAGS: list[Json] = [
     {"name": RESPONSES, "description": "A turn: input and history go to the model, the answer comes back and is kept."},
-    {"name": CONVERSATIONS, "description": "What was said, item by item."},
+    {"name": conversations.TAG, "description": "What was said, item by item."},
     {"name": chat.TAG, "description": "The same turn in the older shapes."},
     {"name": MODELS, "description": "What the upstream offers."},
     {"name": PROCESS, "description": "For whoever runs the service. `GET /metrics` is on a port of its own."},
@@ -29,15 +31,8 @@ TAGS: list[Json] = [
 ]
 
 RESPONSE_ID = path_id("response_id", "resp_")
-CONVERSATION_ID = path_id("conversation_id", "conv_")
-ITEM_ID = path_id("item_id", "msg_")
-
-ITS_ID = "$response.body#/id"
 OF_RESPONSE = ("get_response", "list_input_items", "cancel_response", "delete_response")
-OF_CONVERSATION = ("get_conversation", "update_conversation", "list_items", "create_items", "delete_conversation")
-OF_ITEM = ("get_item", "delete_item")
 
-HELLO: Json = {"type": "message", "role": "user", "content": "Hello!"}
 WEATHER: Json = {
     "type": "function",
     "name": "weather",
@@ -106,92 +101,6 @@ RESPONSE_PATHS: dict[str, Json] = {
         ),
     },
 }
-CONVERSATION_PATHS: dict[str, Json] = {
-    "/v1/conversations": {
-        "post": operation(
-            CONVERSATIONS,
-            "create_conversation",
-            "Begin a conversation",
-            linked(json_answer("Conversation"), *OF_CONVERSATION, conversation_id=ITS_ID),
-            body=json_body(
-                "CreateConversation",
-                {"empty": {}, "with items": {"items": [HELLO], "metadata": {"topic": "greetings"}}},
-                required=False,
-            ),
-            parameters=[IDEMPOTENCY_KEY],
-            errors=(409,),
-        ),
-    },
-    "/v1/conversations/{conversation_id}": {
-        "get": operation(
-            CONVERSATIONS,
-            "get_conversation",
-            "Read a conversation",
-            json_answer("Conversation"),
-            parameters=[CONVERSATION_ID],
-            errors=(404,),
-        ),
-        "post": operation(
-            CONVERSATIONS,
-            "update_conversation",
-            "Replace the metadata",
-            json_answer("Conversation"),
-            body=json_body("UpdateConversation", {"a topic": {"metadata": {"topic": "weather"}}}),
-            parameters=[CONVERSATION_ID, IDEMPOTENCY_KEY],
-            errors=(404, 409),
-        ),
-        "delete": operation(
-            CONVERSATIONS,
-            "delete_conversation",
-            "Delete a conversation with its items",
-            json_answer("ConversationDeleted"),
-            parameters=[CONVERSATION_ID],
-            errors=(404, 409),
-        ),
-    },
-    "/v1/conversations/{conversation_id}/items": {
-        "get": operation(
-            CONVERSATIONS,
-            "list_items",
-            "List the items",
-            json_answer("ConversationItemList"),
-            parameters=[CONVERSATION_ID, *PAGING],
-            errors=(400, 404),
-        ),
-        "post": operation(
-            CONVERSATIONS,
-            "create_items",
-            "Add items",
-            linked(
-                json_answer("ConversationItemList", "The new items."),
-                *OF_ITEM,
-                conversation_id="$request.path.conversation_id",
-                item_id="$response.body#/data/0/id",
-            ),
-            body=json_body("CreateItems", {"a message": {"items": [HELLO]}}),
-            parameters=[CONVERSATION_ID, IDEMPOTENCY_KEY],
-            errors=(404, 409),
-        ),
-    },
-    "/v1/conversations/{conversation_id}/items/{item_id}": {
-        "get": operation(
-            CONVERSATIONS,
-            "get_item",
-            "Read an item",
-            json_answer("ConversationItem"),
-            parameters=[CONVERSATION_ID, ITEM_ID],
-            errors=(404,),
-        ),
-        "delete": operation(
-            CONVERSATIONS,
-            "delete_item",
-            "Delete an item",
-            json_answer("Conversation", "The conversation without it."),
-            parameters=[CONVERSATION_ID, ITEM_ID],
-            errors=(404, 409),
-        ),
-    },
-}
 MODEL_PATHS: dict[str, Json] = {
     "/v1/models": {
         "get": operation(MODELS, "list_models", "List the models", json_answer("ModelList"), errors=ASKING),
@@ -231,4 +140,4 @@ OPEN_PATHS: dict[str, Json] = {
         },
     },
 }
-PATHS = {**RESPONSE_PATHS, **CONVERSATION_PATHS, **chat.PATHS, **MODEL_PATHS, **OPEN_PATHS}
+PATHS = {**RESPONSE_PATHS, **conversations.PATHS, **chat.PATHS, **MODEL_PATHS, **OPEN_PATHS}

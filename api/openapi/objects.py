@@ -18,6 +18,18 @@ from api.openapi.notation import (
     told,
 )
 
+
+def _page(description: str, of: str) -> Json:
+    fields = {
+        "object": always("list"),
+        "data": array(ref(of)),
+        "first_id": or_null(TEXT),
+        "last_id": told(or_null(TEXT), "What `after` of the next page must be."),
+        "has_more": YES_OR_NO,
+    }
+    return record(description, fields)
+
+
 STATUS = one_of("in_progress", "completed", "incomplete")
 METADATA: Json = {"type": "object", "additionalProperties": TEXT, "maxProperties": 16}
 
@@ -144,16 +156,7 @@ ITEMS: dict[str, Json] = {
         ),
         "An item of a conversation.",
     ),
-    "ConversationItemList": record(
-        "One page of items.",
-        {
-            "object": always("list"),
-            "data": array(ref("ConversationItem")),
-            "first_id": or_null(TEXT),
-            "last_id": told(or_null(TEXT), "What `after` of the next page must be."),
-            "has_more": YES_OR_NO,
-        },
-    ),
+    "ConversationItemList": _page("One page of items.", "ConversationItem"),
 }
 
 CONVERSATIONS: dict[str, Json] = {
@@ -161,6 +164,7 @@ CONVERSATIONS: dict[str, Json] = {
         "A conversation; its items are a list of their own.",
         {"id": TEXT, "object": always("conversation"), "created_at": SECONDS, "metadata": METADATA},
     ),
+    "ConversationList": _page("One page of conversations.", "Conversation"),
     "ConversationDeleted": record(
         "The conversation and its items are gone.",
         {"id": TEXT, "object": always("conversation.deleted"), "deleted": always(value=True)},

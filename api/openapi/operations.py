@@ -6,6 +6,8 @@ from api.routes.edge import LONGEST_IDEMPOTENCY_KEY
 from api.schemas.edge import DEFAULT_LIMIT, LIST_LIMIT, LONGEST_NUMBER
 
 ID_OR_NOTHING = "^[A-Za-z0-9_-]{0,128}$"
+# What a link takes from an answer.
+ITS_ID = "$response.body#/id"
 # Every endpoint under /v1 can meet these.
 ALWAYS = (401, 403, 500, 503)
 
@@ -34,6 +36,16 @@ PAGING = [
     ),
     parameter("query", "order", "Oldest (`asc`) or newest first.", {**one_of("asc", "desc"), "default": "desc"}),
 ]
+METADATA_FILTER = {
+    **parameter(
+        "query",
+        "metadata",
+        "`metadata[key]=value`: only conversations with this pair; with several, those that have all.",
+        {"type": "object", "additionalProperties": TEXT, "maxProperties": 16},
+    ),
+    "style": "deepObject",
+    "explode": True,
+}
 RESUMING = [
     parameter("query", "stream", "The events instead of the object.", {"type": "boolean", "default": False}),
     parameter(

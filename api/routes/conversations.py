@@ -1,13 +1,15 @@
-"""/v1/conversations: the eight endpoints of OpenAI's Conversations API."""
+"""/v1/conversations: the eight endpoints of OpenAI's Conversations API, and the tenant's list of them."""
 
 import orjson
 from fastapi import APIRouter, Depends, Request
 from starlette.responses import Response
 
 from api import changing, deleting, reading
+from api.listing.conversations import conversations
 from api.routes.edge import check_ids, connections_of, idempotency_of, json_response, read_body, tenant_of
 from api.schemas.conversations import CreateConversation, CreateItems, UpdateConversation
 from api.schemas.edge import parse, parse_list_query
+from api.schemas.listing import parse_conversation_query
 
 router = APIRouter(prefix="/v1/conversations", dependencies=[Depends(check_ids)])
 
@@ -19,6 +21,12 @@ async def create(request: Request) -> Response:
     body, once = parse(CreateConversation, raw or b"{}"), idempotency_of(request, raw)
     made = await changing.create_conversation(connections, tenant_of(request), body, once)
     return json_response(orjson.dumps(made))
+
+
+@router.get("")
+async def listed(request: Request) -> Response:
+    query = parse_conversation_query(request.query_params)
+    return json_response(orjson.dumps(await conversations(connections_of(request), tenant_of(request), query)))
 
 
 @router.get("/{conversation_id}")

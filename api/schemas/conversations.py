@@ -12,6 +12,8 @@ from api.schemas.wording import refused
 MOST_ITEMS = 20
 
 MOST_PAIRS = 16
+LONGEST_KEY = 64
+LONGEST_VALUE = 512
 
 
 def few(most: int) -> BeforeValidator:
@@ -26,7 +28,10 @@ def few(most: int) -> BeforeValidator:
     return BeforeValidator(check)
 
 
-Metadata = Annotated[dict[Annotated[str, Field(max_length=64)], Annotated[str, Field(max_length=512)]], few(MOST_PAIRS)]
+Metadata = Annotated[
+    dict[Annotated[str, Field(max_length=LONGEST_KEY)], Annotated[str, Field(max_length=LONGEST_VALUE)]],
+    few(MOST_PAIRS),
+]
 
 
 class Body(Model):

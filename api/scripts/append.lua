@@ -45,6 +45,7 @@ for index = FIRST_ITEM, #ARGV do
 end
 redis.call('HSET', conv, 'last', text(position - 1), 'len', tonumber(state[2]) + #ARGV - FIRST_ITEM + 1)
 redis.call('HINCRBY', conv, 'unstored', #pushed)
+note_unstored(tenant, thread)
 redis.call('PERSIST', conv)
 redis.call('PERSIST', list)
 redis.call('DEL', load_key(tenant, thread))

@@ -13,6 +13,7 @@ if gone == '1' then
   redis.call('DEL', conv, list)
   redis.call('HSET', conv, 'deleted', '1')
   redis.call('EXPIRE', conv, TOMBSTONE_SECONDS)
+  redis.call('ZREM', unstored_key(tenant), thread)
   return 1
 end
 

@@ -18,5 +18,6 @@ end
 redis.call('DEL', conv, list, load_key(tenant, thread))
 -- Its time to live begins when the worker has stored the delete.
 redis.call('HSET', conv, 'deleted', '1')
+note_unstored(tenant, thread)
 ring()
 return {'ok', '', receipt()}

@@ -18,6 +18,13 @@ local function resp_key(tenant, id) return 'resp:' .. tenant .. ':' .. id end
 local function log_key(tenant, id) return 'log:' .. tenant .. ':' .. id end
 local function load_key(tenant, id) return 'load:' .. tenant .. ':' .. id end
 
+-- The conversations of a tenant of which PostgreSQL lacks something, in the order of their ids: what its lists lack.
+local function unstored_key(tenant) return 'unstored:' .. tenant end
+
+local function note_unstored(tenant, id)
+  if string.sub(id, 1, 5) == 'conv_' then redis.call('ZADD', unstored_key(tenant), 0, id) end
+end
+
 -- A deleted thing must stay unknown for longer than any event log or late entry of it can live.
 local TOMBSTONE_SECONDS = 86400
 

@@ -31,6 +31,7 @@ local function show(tenant, conversation, position, kind, id, body)
   local state = redis.call('HMGET', conv, 'deleted', 'len', 'last')
   if state[1] then
     redis.call('PERSIST', conv)
+    if kind == 'delete_conversation' then note_unstored(tenant, conversation) end
     return
   end
   if not state[2] or redis.call('LLEN', list) ~= tonumber(state[2]) then
@@ -59,6 +60,7 @@ local function show(tenant, conversation, position, kind, id, body)
   redis.call('HSET', conv, 'last', text(math.max(tonumber(state[3]), tonumber(position))), 'epoch', '0', 'stale', '1',
     'generation', generation)
   redis.call('HINCRBY', conv, 'unstored', 1)
+  note_unstored(tenant, conversation)
   redis.call('PERSIST', conv)
   redis.call('PERSIST', list)
   redis.call('DEL', load_key(tenant, conversation))

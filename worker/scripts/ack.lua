@@ -37,6 +37,7 @@ for _ = 1, tonumber(take()) do
   if state[1] and not state[2] then
     local unstored = math.max(tonumber(state[1]) - tonumber(count), 0)
     redis.call('HSET', conv, 'unstored', text(unstored))
+    if unstored == 0 then redis.call('ZREM', unstored_key(tenant), conversation) end
     if unstored == 0 and not state[3] and state[4] then
       redis.call('DEL', conv, items_key(tenant, conversation))
     elseif unstored == 0 and not state[3] then
@@ -53,7 +54,11 @@ for _ = 1, tonumber(take()) do
 end
 
 -- (tenant, conversation), (tenant, response): their deletes are stored; the tombstones outlive every late reader.
-for _ = 1, tonumber(take()) do redis.call('EXPIRE', conv_key(take(), take()), TOMBSTONE_SECONDS) end
+for _ = 1, tonumber(take()) do
+  local tenant, conversation = take(), take()
+  redis.call('EXPIRE', conv_key(tenant, conversation), TOMBSTONE_SECONDS)
+  redis.call('ZREM', unstored_key(tenant), conversation)
+end
 for _ = 1, tonumber(take()) do redis.call('EXPIRE', resp_key(take(), take()), TOMBSTONE_SECONDS) end
 
 -- (tenant, response): gone from PostgreSQL with what was deleted, so gone from here.

@@ -1,0 +1,39 @@
+"""The conversations of which PostgreSQL lacks something: what a list must add to PostgreSQL's, or leave out."""
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from redis.asyncio import Redis
+
+from api.history_scripts import script
+
+_unstored = script("unstored", allow_oom=True)
+
+
+@dataclass(frozen=True, slots=True)
+class Unstored:
+    """A conversation as Redis has it; `doubtful` and `gone` have neither time nor metadata."""
+
+    id: str
+    state: Literal["ok", "gone", "doubtful"]
+    created_at: int
+    metadata: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class UnstoredPage:
+    """`more`: there may be others behind the last of these."""
+
+    found: list[Unstored]
+    more: bool
+
+
+async def unstored(redis: Redis, tenant: str, after: str, order: str, count: int) -> UnstoredPage:
+    """The next ones behind the id `after` ("": from the start), in the order of their ids."""
+    more, *found = await _unstored(redis, tenant, after, order, count)
+    return UnstoredPage([_read(*one) for one in found], bool(more))
+
+
+def _read(name: bytes, state: Any, created: bytes = b"0", metadata: bytes = b"{}") -> Unstored:  # noqa: ANN401 - one of those
+    known: Literal["ok", "gone", "doubtful"] = state.decode()
+    return Unstored(name.decode(), known, int(created), metadata)
