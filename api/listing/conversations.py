@@ -1,7 +1,7 @@
 """GET /v1/conversations: each page is read from Redis first and then from PostgreSQL.
 
 In that order nothing falls between the two: what Redis no longer counts as unstored is committed by then. What it does
-count is told as Redis has it, and left out of what PostgreSQL tells (docs/adr/0012-lists-while-entries-are-queued.md).
+count is told as Redis has it, and left out of what PostgreSQL tells (docs/adr/0013-lists-while-entries-are-queued.md).
 """
 
 import asyncio
