@@ -4,6 +4,7 @@ import asyncio
 import signal
 import socket
 import sys
+from asyncio.trsock import TransportSocket
 
 import prometheus_client
 import uvicorn
@@ -11,8 +12,9 @@ from fastapi import FastAPI
 
 from api import keys
 from api.main import create_app, hand_over_turns, interrupt_turns
-from api.routes import responses
+from api.routes import responses, websocket
 from api.routes.edge import Edge
+from api.routes.websocket import WebSocket
 from api.settings import read_settings
 from api.tenants import Keyring
 from core.settings import Environment, SettingsError, report
@@ -25,10 +27,17 @@ LAST_WORDS_SECONDS = 5
 class Server(uvicorn.Server):
     """On SIGTERM: /readyz fails, running turns go on for a while, then they are closed as incomplete."""
 
-    def __init__(self, app: FastAPI, config: uvicorn.Config, drain_seconds: float) -> None:
+    def __init__(self, app: FastAPI, config: uvicorn.Config, drain_seconds: float, slow_client_seconds: float) -> None:
         super().__init__(config)
         self._app = app
         self._drain_seconds = drain_seconds
+        self._slow_client_seconds = slow_client_seconds
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        for server in self.servers:
+            for listening in server.sockets:
+                cut_off_slow_clients(listening, self._slow_client_seconds)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         self._app.state.draining = True
@@ -37,6 +46,12 @@ class Server(uvicorn.Server):
         timer = asyncio.get_running_loop().call_later(self._drain_seconds, interrupt_turns, connections)
         await super().shutdown(sockets)
         timer.cancel()
+
+
+def cut_off_slow_clients(listening: TransportSocket | socket.socket, seconds: float) -> None:
+    """Have the kernel end connections whose client does not read, at no cost per event; each inherits it from here."""
+    if sys.platform == "linux":
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(seconds * 1000))
 
 
 def main() -> int:
@@ -53,11 +68,13 @@ def main() -> int:
     keyring = Keyring(settings.callers, settings.keys_file)
     app = create_app(settings, keyring)
     config = uvicorn.Config(
-        Edge(app, keyring, responses.create),
+        Edge(app, keyring, responses.create, websocket.serve),
         host=settings.host,
         port=settings.port,
         http="httptools",
-        ws="none",
+        ws=WebSocket,
+        ws_max_size=settings.body_limit_bytes,
+        ws_per_message_deflate=False,  # it costs a window of memory per connection, and time per event
         log_config=None,
         access_log=False,
         proxy_headers=False,
@@ -67,7 +84,7 @@ def main() -> int:
     # uvicorn raises the signal again once it has stopped; a process that ended as it was asked to has not failed.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(app.state.exit_status))
-    Server(app, config, settings.drain_seconds).run()
+    Server(app, config, settings.drain_seconds, settings.slow_client_seconds).run()
     return 0
 
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import asyncpg
 from redis.asyncio import Redis
 
+from api.chains import Chains
 from api.lanes import Lanes
 from api.recent import Recent
 from api.ring import Ring
@@ -54,5 +55,8 @@ class Connections:
     running: "dict[str, Turn]" = field(default_factory=dict)
     """The stored turns of this process by response id."""
     unstored: "set[Turn]" = field(default_factory=set)
+    chains: Chains = field(default_factory=Chains)
+    draining: asyncio.Event = field(default_factory=asyncio.Event)
+    """The process was told to stop."""
     recent: Recent = field(default_factory=Recent)
     truce: Truce = field(default_factory=Truce)

@@ -137,6 +137,31 @@ def rate_limited(kind: str, limit: int, seconds: float, shown: str) -> ApiError:
     return ApiError(429, kind, "rate_limit_exceeded", message, headers=headers)
 
 
+def foreign_origin() -> ApiError:
+    message = "Another site's page may not connect here. Serve the page from this service's own address."
+    return ApiError(403, INVALID, "foreign_origin", message)
+
+
+def binary_frame() -> ApiError:
+    return invalid("invalid_type", "The frame is binary. Send each event as JSON in a text frame.", None)
+
+
+def turn_running() -> ApiError:
+    message = "A response is still running on this connection. Wait for its last event, or open another connection."
+    return ApiError(409, INVALID, "response_running", message)
+
+
+def previous_response_not_found(previous: str) -> ApiError:
+    """What a WebSocket calls it: clients then send the whole input again."""
+    message = f"Previous response with id '{previous}' not found. Send the whole input without 'previous_response_id'."
+    return invalid("previous_response_not_found", message, "previous_response_id")
+
+
+def connection_limit(minutes: float) -> ApiError:
+    message = f"This WebSocket connection has been open for {minutes:g} minutes, its limit. Open a new one to go on."
+    return invalid("websocket_connection_limit_reached", message, None)
+
+
 def method_not_allowed(method: str, path: str, allowed: Iterable[str]) -> ApiError:
     headers = {"allow": ", ".join(allowed)}
     message = f"{path} does not take {method}, but {headers['allow']}. See docs/api.md."

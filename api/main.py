@@ -102,6 +102,7 @@ async def _verify(app: FastAPI, connections: Connections) -> None:
 
 def hand_over_turns(connections: Connections) -> None:
     """The process ends: it takes nothing over any more, and others run again what has produced nothing so far."""
+    connections.draining.set()
     connections.truce.begin(math.inf)
     for turn in connections.running.values():
         if turn.repeatable:

@@ -34,3 +34,4 @@ UPSTREAMS_FILE_SOUND = Gauge(
     "chatbot_upstreams_file_sound", "0 while the upstreams' file is wrong and what was read before stays."
 )
 UPSTREAMS_FILE_SOUND.set(1)
+WEBSOCKETS = Gauge("chatbot_websockets", "Open WebSocket connections.")

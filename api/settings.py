@@ -42,6 +42,10 @@ class Settings:
     queue_limit: int
     """Entries in the queue at which new work is refused."""
     body_limit_bytes: int
+    websocket_seconds: float
+    """How long a WebSocket may stay open."""
+    slow_client_seconds: float
+    """How long a client may leave what was sent to it unread before it is cut off."""
     drain_seconds: float
     """How long running turns may go on after SIGTERM before they are closed as incomplete."""
     log_level: str
@@ -67,6 +71,8 @@ def read_settings(environment: Environment) -> Settings:
         expiration_seconds=expiration_seconds(environment),
         queue_limit=environment.whole("QUEUE_LIMIT", 1_000_000, 1, 100_000_000),
         body_limit_bytes=environment.whole("BODY_LIMIT_BYTES", 10 * 1024 * 1024, 1024, 512 * 1024 * 1024),
+        websocket_seconds=environment.seconds("WEBSOCKET_SECONDS", 3600, 1, 86_400),
+        slow_client_seconds=environment.seconds("SLOW_CLIENT_SECONDS", 60, 1, 3600),
         drain_seconds=environment.seconds("DRAIN_SECONDS", 30, 0, 3600),
         log_level=log_level(environment),
     )

@@ -45,6 +45,12 @@ CREATE_EXAMPLES: dict[str, Json] = {
     "not stored": {"input": [HELLO], "store": False, "instructions": "Be brief."},
     "with a function": {"input": "How is the weather in Oslo?", "tools": [WEATHER], "tool_choice": "auto"},
 }
+CREATE_ABOUT = (
+    "A turn that produced nothing is an HTTP error here; streamed, it ends with `response.failed`.\n\n"
+    "The same path takes WebSocket connections: each text frame of a client is this body with `type` "
+    "`response.create`, without `stream` and `background`; each text frame of the service is one event of a stream, "
+    'or, when something was wrong, `{"type": "error", "status": 400, "error": {...}}` with the error of an HTTP answer.'
+)
 
 RESPONSE_PATHS: dict[str, Json] = {
     "/v1/responses": {
@@ -56,7 +62,7 @@ RESPONSE_PATHS: dict[str, Json] = {
             body=json_body("CreateResponse", CREATE_EXAMPLES),
             parameters=[IDEMPOTENCY_KEY],
             errors=(404, 409, *ASKING),
-            description="A turn that produced nothing is an HTTP error here; streamed, it ends with `response.failed`.",
+            description=CREATE_ABOUT,
         ),
     },
     **contexts.PATHS,

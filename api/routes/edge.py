@@ -7,6 +7,7 @@ from typing import cast
 
 from fastapi import FastAPI, Request
 from redis.exceptions import OutOfMemoryError, RedisError
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
@@ -19,6 +20,7 @@ from api.errors import ApiError
 from api.idempotency import NOT_IDEMPOTENT, Idempotency
 from api.ids import CONVERSATION, is_id, new_id
 from api.tenants import Caller, Keyring
+from api.tenants import Scope as Right
 from api.upstream.exchange import UpstreamError
 
 log = logging.getLogger(__name__)
@@ -28,6 +30,7 @@ HOT_PATH = "/v1/responses"
 COUNTING_PATH = "/v1/responses/input_tokens"
 READING = ("GET", "HEAD")
 METHODS = ("GET", "POST", "DELETE")
+JSON_HEADERS = [(b"content-type", b"application/json")]
 LONGEST_IDEMPOTENCY_KEY = 255
 # For a provider that does not say when to come back: most count by the minute.
 RATE_LIMIT_RETRY_SECONDS = 10.0
@@ -36,22 +39,29 @@ RATE_LIMIT_RETRY_SECONDS = 10.0
 class Edge:
     """The outermost application: gives every answer its `x-request-id` and lets only those with a key into /v1.
 
-    POST /v1/responses is answered here, in front of FastAPI (docs/adr/0005-hot-endpoint-before-fastapi.md).
+    POST /v1/responses is answered here, in front of FastAPI (docs/adr/0005-hot-endpoint-before-fastapi.md), and so are
+    WebSockets, which have that path only.
     """
 
     def __init__(
-        self, app: FastAPI, keyring: Keyring, create: Callable[[Connections, Request], Awaitable[Response]]
+        self,
+        app: FastAPI,
+        keyring: Keyring,
+        create: Callable[[Connections, Request], Awaitable[Response]],
+        serve: Callable[[Connections, Callable[[], Caller], Receive, Send], Awaitable[None]],
     ) -> None:
         self._app = app
         self._keyring = keyring
         self._create = create
+        self._serve = serve
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
-            await self._app(scope, receive, send)
+            await (self._open if scope["type"] == "websocket" else self._app)(scope, receive, send)
             return
         request_id = new_id("req_").encode()
-        refused = self._admit(scope) if scope["path"].startswith("/v1") else None
+        needed: Right = "read" if scope["method"] in READING or scope["path"] == COUNTING_PATH else "write"
+        refused = self._admit(scope, needed) if scope["path"].startswith("/v1") else None
         if refused is not None:
             response = error_response(refused)
         elif scope["path"] == HOT_PATH:
@@ -62,13 +72,32 @@ class Edge:
         response.raw_headers += _every_answers_headers(scope, request_id)
         await response(scope, receive, send)
 
-    def _admit(self, scope: Scope) -> ApiError | None:
+    async def _open(self, scope: Scope, receive: Receive, send: Send) -> None:
+        # The server logs the path with its query, which may hold what nobody should read.
+        scope["query_string"] = b""
+        refused = errors.unknown_url("GET", scope["path"]) if scope["path"] != HOT_PATH else self._admit(scope, "write")
+        if refused is None and self._keyring.callers is None and not _from_here(Headers(scope=scope)):
+            refused = errors.foreign_origin()
+        if refused is None:
+            await self._serve(self._app.state.connections, lambda: self._admit_again(scope), receive, send)
+            return
+        await receive()
+        await send({"type": "websocket.http.response.start", "status": refused.status, "headers": JSON_HEADERS})
+        await send({"type": "websocket.http.response.body", "body": refused.body()})
+
+    def _admit_again(self, scope: Scope) -> Caller:
+        """For each turn: keys and limits may have changed since the connection was opened. Raises ApiError 401, 403."""
+        refused = self._admit(scope, "write")
+        if refused is not None:
+            raise refused
+        return cast("Caller", scope["caller"])
+
+    def _admit(self, scope: Scope, needed: Right) -> ApiError | None:
         """Put the caller into the scope, where `caller_of` finds it; or why it may not come in."""
         caller = self._keyring.find(next((value for name, value in scope["headers"] if name == b"authorization"), b""))
         if caller is None:
             return errors.invalid_api_key()
         metrics.REQUESTS.labels(caller.tenant, caller.key).inc()
-        needed = "read" if scope["method"] in READING or scope["path"] == COUNTING_PATH else "write"
         if needed not in caller.scopes:
             return errors.insufficient_scope(needed)
         scope["caller"] = caller.asking()
@@ -81,6 +110,12 @@ class Edge:
             return await self._create(self._app.state.connections, request)
         except Exception as error:  # noqa: BLE001 - what FastAPI does for every other endpoint
             return error_response(told(error))
+
+
+def _from_here(headers: Headers) -> bool:
+    """Whether a page of ours opens the connection, or no page at all: browsers let every site open one anywhere."""
+    origin = headers.get("origin")
+    return origin is None or origin.partition("://")[2] == headers.get("host")
 
 
 def _with_headers(send: Send, scope: Scope, request_id: bytes) -> Send:

@@ -25,7 +25,12 @@ def split(log: bytes) -> Iterator[bytes]:
         yield text + b"\n\n"
 
 
+def text_of(one_frame: bytes) -> str:
+    """The JSON of a frame of ours."""
+    return one_frame[one_frame.index(b"\ndata: ") + 7 : -2].decode()
+
+
 def payload(one_frame: bytes) -> dict[str, object]:
     """The JSON object of a frame of ours."""
-    parsed: dict[str, object] = orjson.loads(one_frame[one_frame.index(b"\ndata: ") + 7 : -2])
+    parsed: dict[str, object] = orjson.loads(text_of(one_frame))
     return parsed

@@ -64,6 +64,7 @@ async def run_unstored(connections: Connections, turn: Turn, question: Question)
         verdict = await _answer(connections, turn, question, answer)
         body, terminal = close_answer(turn, question, answer, verdict)[1:]
         turn.body = body
+        turn.items = question.past + question.inputs + answer.items
         if turn.streamed:
             turn.publish(terminal)
 

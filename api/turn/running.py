@@ -49,6 +49,8 @@ class Turn:
         self.status = "unknown"
         self.body: bytes | None = None
         """The final body, once it is safe to show."""
+        self.items: list[Json] = []
+        """Of an unstored turn that has ended: all that its continuation reads."""
         self.failure: Exception | None = None
         """Why there is no final body, or why a client that does not stream gets an error instead of it."""
         self.renewed_at = time.monotonic()

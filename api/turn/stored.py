@@ -21,19 +21,27 @@ Json = dict[str, Any]
 
 
 async def start_turn(
-    connections: Connections, caller: Caller, request: CreateResponse, idempotency: Idempotency
+    connections: Connections,
+    caller: Caller,
+    request: CreateResponse,
+    idempotency: Idempotency,
+    before: list[Json] | None = None,
 ) -> Turn:
-    """Begin a stored turn and let it run in a task of its own; the client may leave."""
+    """Begin a stored turn and let it run in a task of its own; the client may leave.
+
+    `before` is what an unstored response that it continues had read and said; it is stored along.
+    """
     tenant, response, token = caller.tenant, new_id("resp_"), new_token()
     model = request.model or connections.settings.model
     connections.upstream.route(model)  # nothing is begun for a model that nobody answers for
     start = skeleton(request, response, model, request.conversation_id)
-    inputs = request.new_items()
+    # Two turns may continue the same response: what is stored of it gets new ids each time.
+    inputs = [{**item, "id": new_id(item["id"].partition("_")[0] + "_")} for item in before or ()] + request.new_items()
     streamed = request.stream or request.background
     kept: Json = {"response": start, "input": inputs, "stream": streamed}
     if request.background:
         kept["again"] = orjson.Fragment(body_to_repeat(request))
-    previous = request.previous_response_id or ""
+    previous = request.previous_response_id or "" if before is None else ""
     known = connections.recent.find(tenant, request.conversation_id, previous)
     opening = Opening(
         tenant=tenant,

@@ -16,12 +16,13 @@ from api.reading import hot_or_cold, missing, stored
 from api.schemas.responses import CompactHistory, CreateResponse, new_items
 from api.tenants import Caller
 from api.turn.asking import Question, expected_tokens, make_ask, resolve_references
-from api.turn.body import skeleton
+from api.turn.body import COMPLETED, conclude, skeleton, with_output
 from api.turn.compaction import summarize
 from api.turn.ending import used_tokens
+from api.turn.events import terminal_frame
 from api.turn.memory import compaction_item, context_of
 from api.turn.opening import check_conversation
-from api.turn.run import run_unstored
+from api.turn.run import announce, run_unstored
 from api.turn.running import Turn
 from api.upstream.exchange import Count, Usage
 
@@ -31,22 +32,47 @@ Json = dict[str, Any]
 COUNT_SECONDS = 1.0
 
 
-async def start_unstored(connections: Connections, caller: Caller, request: CreateResponse) -> Turn:
+async def start_unstored(
+    connections: Connections, caller: Caller, request: CreateResponse, past: list[Json] | None = None
+) -> Turn:
     """A turn that ends when its client leaves. Without a history it needs no store at all.
 
-    Raises ApiError 404, 503, UpstreamError 404.
+    `past`: the history, where the caller has it. Raises ApiError 404, 503, UpstreamError 404.
     """
+    turn, question, taken = await _make(connections, caller, request, past)
+    turn.task = connections.tasks.create_task(_run(connections, caller, turn, question, taken))
+    return turn
+
+
+async def prepare(connections: Connections, caller: Caller, request: CreateResponse, past: list[Json] | None) -> Turn:
+    """A turn that has ended already, without an answer: only something to continue. Raises as `start_unstored`."""
+    turn, question, _ = await _make(connections, caller, request, past)
+    try:
+        _, question.inputs[:] = await resolve_references(connections, turn.tenant, question.past, question.inputs)
+        announce(turn, question.start)
+        turn.body = with_output(conclude(question.start, COMPLETED, None), [])
+        turn.publish(terminal_frame("completed", turn.sequence, turn.body))
+        turn.items = question.past + question.inputs
+        turn.status = "completed"
+    finally:
+        turn.end()
+    return turn
+
+
+async def _make(
+    connections: Connections, caller: Caller, request: CreateResponse, past: list[Json] | None
+) -> tuple[Turn, Question, int]:
     tenant = caller.tenant
     model = request.model or connections.settings.model
     connections.upstream.route(model)  # nothing is read for a model that nobody answers for
-    past = [orjson.loads(item) for item in await _read_history(connections, tenant, request)]
+    if past is None:
+        past = [orjson.loads(item) for item in await _read_history(connections, tenant, request)]
+    inputs = request.new_items()
+    taken = await _take(connections, caller, request, inputs)
     response = new_id("resp_")
     turn = Turn(tenant, response, "", "", streamed=request.stream, stored=False)
     start = skeleton(request, response, model, request.conversation_id)
-    question = Question(request, start, past, request.new_items())
-    taken = await _take(connections, caller, request, question.inputs)
-    turn.task = connections.tasks.create_task(_run(connections, caller, turn, question, taken))
-    return turn
+    return turn, Question(request, start, past, inputs), taken
 
 
 async def _take(
