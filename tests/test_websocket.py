@@ -169,9 +169,9 @@ async def test_one_turn_at_a_time(client: AsyncOpenAI, upstream: Part) -> None:
         while (event := await connection.recv()).type != "response.output_text.delta":
             pass
         await connection.response.create(model="fake", input="second of two")
-        error = (await connection.recv()).to_dict()
-        assert (error["type"], error["status"]) == ("error", 409)
-        assert error["error"]["code"] == "response_running"  # type: ignore[index]
+        while (event := await connection.recv()).type != "error":
+            pass
+        assert (event.status, event.error.code) == (409, "response_running")
         await release(upstream, "once")
         while (event := await connection.recv()).type not in TERMINAL:
             pass
