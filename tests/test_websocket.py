@@ -19,7 +19,7 @@ from tests.conftest import StartService
 from tests.contract import validate_stream
 from tests.ownership import violations
 from tests.running import Part, Service
-from tests.talking import Json, asked, context, drained, release, talk, talk_now
+from tests.talking import Json, asked, context, drained, forget_hot, release, talk, talk_now
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.anyio
@@ -136,7 +136,7 @@ async def test_a_stored_turn_continues_an_unstored_one(client: AsyncOpenAI, upst
     await client.responses.create(input="heavier", previous_response_id=kept[0]["id"])
     said = ["user: light", "assistant: word1 word2", "user: heavy 1", "assistant: word1 word2", "user: heavier"]
     assert await context(upstream, "heavier") == said
-    await drained(redis)
+    await forget_hot(redis)
     pages = [await client.responses.input_items.list(one["id"]) for one in kept]
     assert [len(page.data) for page in pages] == [3, 3]
 

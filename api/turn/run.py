@@ -145,6 +145,7 @@ async def relay(upstream: Routing, ask: Ask, turn: Turn, answer: Answer) -> None
     if not turn.streamed:
         answer.add_all(await upstream.complete(ask))
         return
+    turn.repeatable = turn.repeatable and not answer.produced  # a summary may stand there already
     async with contextlib.aclosing(upstream.stream(ask)) as pieces:
         async for deltas in pieces:
             answer.add_all(deltas)
