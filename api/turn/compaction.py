@@ -12,6 +12,7 @@ from api.upstream.routing import Routing
 
 Json = dict[str, Any]
 
+# For the model's thoughts before it, too.
 SUMMARY_TOKENS = 4096
 # A transcript that is too long is summarized in halves, these in halves again, so often.
 MOST_HALVINGS = 5
@@ -68,8 +69,9 @@ async def _summarize(
 ) -> tuple[str, Usage]:
     system = SUMMARIZE + (UNDER + instructions if instructions else "") + (SO_FAR + so_far if so_far else "")
     told = {"type": "message", "role": "user", "content": f"<transcript>\n{transcript}\n</transcript>"}
+    most = min(SUMMARY_TOKENS, upstream.route(model).max_output_tokens or SUMMARY_TOKENS) >> halvings
     try:
-        deltas = await upstream.complete(Ask(model, [told], system, max_output_tokens=SUMMARY_TOKENS >> halvings))
+        deltas = await upstream.complete(Ask(model, [told], system, max_output_tokens=max(most, 1)))
     except UpstreamError as error:
         if error.code != "context_length_exceeded" or halvings == MOST_HALVINGS:
             raise

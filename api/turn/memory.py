@@ -26,9 +26,12 @@ class Context(NamedTuple):
 
 def context_of(items: list[Json]) -> Context:
     """A compaction item that is not ours stays where it is: another service may know it."""
-    for index in [index for index, item in enumerate(items) if item["type"] == "compaction"][::-1]:
-        read = _read(items[index]["encrypted_content"])
-        if read is not None:
+    kinds = [item["type"] for item in items]
+    if "compaction" not in kinds:
+        return Context("", items)
+    for index in range(len(items) - 1, -1, -1):
+        read = kinds[index] == "compaction" and _read(items[index]["encrypted_content"])
+        if read:
             summary, kept = read
             before = [item for item in items[:index] if item["type"] != "compaction"]
             return Context(summary, _with_calls(before[max(0, len(before) - kept) :]) + items[index + 1 :])

@@ -1,16 +1,18 @@
 """Turns on a real model server: real tokens, real `usage`, real streams, real errors."""
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 from openai import AsyncOpenAI, AsyncStream, BadRequestError
 from openai.types.responses import Response, ResponseStreamEvent
 
+from local.children import HOST
 from tests.chatting import items_of, rest, stream, text_until
 from tests.conftest import StartService
 from tests.llama.conftest import CONTEXT_TOKENS
-from tests.running import Service
+from tests.running import Part, Service
 from tests.talking import talk
 
 pytestmark = pytest.mark.anyio
@@ -154,11 +156,24 @@ async def test_truncation_makes_a_long_chat_fit(client: AsyncOpenAI) -> None:
     assert len(await items_of(client, conversation.id)) == 16 + 2
 
 
-async def test_compaction_by_the_model(client: AsyncOpenAI) -> None:
-    first = await client.responses.create(input=LONG * 60, max_output_tokens=SHORT)
-    # A summary may have 4,096 tokens, and this model never ends by itself.
-    compacted = await client.with_options(timeout=90).responses.compact(model="tiny", previous_response_id=first.id)
-    assert compacted.usage.output_tokens > SHORT
-    going_on: Any = [compacted.output[-1].to_dict(), {"role": "user", "content": LONG}]
-    last = await client.responses.create(input=going_on, max_output_tokens=SHORT)
-    assert tokens(last)[0] > compacted.usage.output_tokens
+async def test_compaction_by_the_model(start_service: StartService, llama: Part, folder: Path) -> None:
+    """No summary of this model's comes to an end, so the file gives it one."""
+    file = folder / "upstreams.toml"
+    file.write_text(
+        f"""
+        [providers.llama]
+        base_url = "http://{HOST}:{llama.port}/v1"
+        [models.tiny]
+        targets = [{{ provider = "llama" }}]
+        max_output_tokens = 64
+        """,
+        encoding="utf-8",
+    )
+    service = await start_service(UPSTREAMS_FILE=str(file))
+    async with talk(service) as client:
+        first = await client.responses.create(input=LONG * 60, max_output_tokens=SHORT)
+        compacted = await client.responses.compact(model="tiny", previous_response_id=first.id)
+        assert compacted.usage.output_tokens == 64
+        going_on: Any = [compacted.output[-1].to_dict(), {"role": "user", "content": LONG}]
+        last = await client.responses.create(input=going_on, max_output_tokens=SHORT)
+        assert 64 < tokens(last)[0] < tokens(first)[0]
