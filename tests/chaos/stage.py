@@ -213,6 +213,8 @@ class Stage:
         """Which run of Redis answers; None while none does."""
         try:
             async with asyncio.timeout(SOCKET_TIMEOUT_SECONDS):
+                # One that still loads its data answers INFO, and nothing else.
+                await self.redis.ping()
                 return str((await self.redis.info("server"))["run_id"])
         except (RedisError, OSError, TimeoutError):
             return None
