@@ -37,6 +37,8 @@ for _ = 1, tonumber(take()) do
   if state[1] and not state[2] then
     local unstored = math.max(tonumber(state[1]) - tonumber(count), 0)
     redis.call('HSET', conv, 'unstored', text(unstored))
+    -- Who completes a doubtful copy may have asked PostgreSQL before all of this was there.
+    if unstored == 0 then redis.call('DEL', load_key(tenant, conversation)) end
     if unstored == 0 then redis.call('ZREM', unstored_key(tenant), conversation) end
     if unstored == 0 and not state[3] and state[4] then
       redis.call('DEL', conv, items_key(tenant, conversation))
