@@ -226,6 +226,8 @@ def test_free_form_json_that_would_change_when_kept_is_refused(
         (CreateItems, {}, "missing_required_parameter", "items"),
         (CreateItems, {"items": []}, "array_below_min_length", "items"),
         (CreateItems, {"items": [HELLO] * 21}, "array_above_max_length", "items"),
+        (CreateItems, {"items": [HELLO, {"type": "item_reference", "id": "msg_1"}]}, "invalid_value", "items[1].type"),
+        (CreateConversation, {"items": [{"id": "msg_1"}]}, "invalid_value", "items[0].type"),
         (CreateItems, {"items": [HELLO, {"role": "user"}]}, "missing_required_parameter", "items[1].content"),
     ],
 )

@@ -2,10 +2,10 @@
 
 from typing import Annotated, Any, Self
 
-from pydantic import BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, model_validator
 from pydantic_core import PydanticKnownError
 
-from api.schemas.items import Item
+from api.schemas.items import Item, ItemReference
 from api.schemas.parts import Json, Many, Model
 from api.schemas.wording import refused
 
@@ -50,8 +50,19 @@ class Body(Model):
         return self
 
 
+def _no_reference(item: Item) -> Item:
+    """A second item under the id of the first would be none that PostgreSQL could store."""
+    if isinstance(item, ItemReference):
+        message = "An item_reference can't be kept in a conversation; it is for the input of a response. Send the item."
+        raise refused("invalid_value", message, "type")
+    return item
+
+
+NewItem = Annotated[Item, AfterValidator(_no_reference)]
+
+
 class CreateConversation(Body):
-    items: Annotated[Many[Item], Field(max_length=MOST_ITEMS)] | None = None
+    items: Annotated[Many[NewItem], Field(max_length=MOST_ITEMS)] | None = None
     metadata: Metadata | None = None
 
     def new_items(self) -> list[Json]:
@@ -63,7 +74,7 @@ class UpdateConversation(Body):
 
 
 class CreateItems(Body):
-    items: Annotated[Many[Item], Field(min_length=1, max_length=MOST_ITEMS)]
+    items: Annotated[Many[NewItem], Field(min_length=1, max_length=MOST_ITEMS)]
 
     def new_items(self) -> list[Json]:
         return [item.stored() for item in self.items]
