@@ -19,7 +19,6 @@ from core.queue import Receipt, receipt, run_many
 LOCK_MS = 12_000
 # Long enough for any client to come back for the end of its stream.
 LOG_SECONDS = 3600
-IDEMPOTENCY_SECONDS = 86_400
 # Blobs that a reader of a log gets at once, a second of an answer: a slow one holds no more. Where the provider is very
 # fast, each has 1,000 events.
 LOG_PAGE = 8
@@ -104,6 +103,7 @@ async def begin(
         opening.request,
         opening.idempotency.key,
         opening.idempotency.request_hash,
+        opening.idempotency.seconds,
         opening.known_generation,
         opening.known_count,
         opening.allowance.limits.requests,
@@ -169,7 +169,6 @@ async def finish(
         ending.log,
         ending.last_sequence,
         LOG_SECONDS,
-        IDEMPOTENCY_SECONDS,
         ending.input_count,
         ending.input,
         "" if ending.tokens is None else ending.tokens,

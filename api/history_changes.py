@@ -6,7 +6,6 @@ from typing import Any, Literal
 
 from redis.asyncio import Redis
 
-from api.history import IDEMPOTENCY_SECONDS
 from api.history_scripts import script
 from api.idempotency import NOT_IDEMPOTENT, Idempotency
 from api.store import StoredConversation
@@ -172,7 +171,7 @@ async def append(
 
     `ids` are those that the answer needs beside the request, for its repetition.
     """
-    once = (idempotency.key, idempotency.request_hash, ids, IDEMPOTENCY_SECONDS)
+    once = (idempotency.key, idempotency.request_hash, ids, idempotency.seconds)
     tails = (item_tail(item_id, None, body) for item_id, body in items)
     create = created_at is not None
     reply = await _append(

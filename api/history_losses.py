@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from redis.asyncio import Redis
 
-from api.history import IDEMPOTENCY_SECONDS, Ending
+from api.history import Ending
 from api.history_scripts import script
 from api.store import StoredConversation
 from core.entry import parse
@@ -80,4 +80,4 @@ async def restore_response(redis: Redis, ended: Ended, entry: bytes) -> None:
 
 async def forget(redis: Redis, tenant: str, response: str, thread: str, token: str, expiration_seconds: int) -> None:
     """Drop a response that was taken over with `token` although PostgreSQL has its end."""
-    await _forget(redis, tenant, response, thread, token, expiration_seconds, IDEMPOTENCY_SECONDS)
+    await _forget(redis, tenant, response, thread, token, expiration_seconds)

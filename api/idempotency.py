@@ -9,6 +9,8 @@ class Idempotency:
 
     key: str
     request_hash: str
+    seconds: int
+    """How long the key is kept after the request was answered."""
 
 
-NOT_IDEMPOTENT = Idempotency("", "")
+NOT_IDEMPOTENT = Idempotency("", "", 0)

@@ -41,6 +41,8 @@ class Settings:
     expiration_seconds: int
     queue_limit: int
     """Entries in the queue at which new work is refused."""
+    idempotency_seconds: int
+    """How long a repeated request gets the first answer."""
     body_limit_bytes: int
     websocket_seconds: float
     """How long a WebSocket may stay open."""
@@ -70,6 +72,7 @@ def read_settings(environment: Environment) -> Settings:
         postgres=postgres_settings(environment),
         expiration_seconds=expiration_seconds(environment),
         queue_limit=environment.whole("QUEUE_LIMIT", 1_000_000, 1, 100_000_000),
+        idempotency_seconds=environment.whole("IDEMPOTENCY_SECONDS", 86_400, 60, 30 * 86_400),
         body_limit_bytes=environment.whole("BODY_LIMIT_BYTES", 10 * 1024 * 1024, 1024, 512 * 1024 * 1024),
         websocket_seconds=environment.seconds("WEBSOCKET_SECONDS", 3600, 1, 86_400),
         slow_client_seconds=environment.seconds("SLOW_CLIENT_SECONDS", 60, 1, 3600),

@@ -41,7 +41,7 @@ async def running_lanes(redis: Redis) -> AsyncIterator[Lanes]:
 def opening(conversation: str = "", previous: str = "", key: str = "", request_hash: str = "h") -> Opening:
     number = next(numbers)
     ids = f"resp_{number}", f"token{number}", f"thr_{number}"
-    return Opening(TENANT, *ids, b'{"input":[]}', conversation, previous, Idempotency(key, request_hash))
+    return Opening(TENANT, *ids, b'{"input":[]}', conversation, previous, Idempotency(key, request_hash, 60))
 
 
 def ending(response: str, *texts: str, log: bytes = b"", sequence: int = 0) -> Ending:
@@ -95,7 +95,7 @@ async def create(redis: Redis, *texts: str, name: str = CONVERSATION) -> str:
 
 async def append(redis: Redis, text: str, name: str = CONVERSATION, limit: int = LIMIT, key: str = "") -> str:
     item_id = f"msg_{next(numbers)}"
-    items, once = [(item_id, said(item_id, text))], Idempotency(key, "h")
+    items, once = [(item_id, said(item_id, text))], Idempotency(key, "h", 60)
     return (await history_changes.append(redis, TENANT, name, items, limit, idempotency=once, ids=item_id)).reason
 
 

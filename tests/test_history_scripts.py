@@ -369,7 +369,7 @@ async def test_only_what_is_stored_and_not_in_use_gets_a_time_to_live(lanes: Lan
     assert await finish(lanes, one, CONVERSATION, ending(one.response, "b", "c", log=b"end", sequence=6)) == "ok"
     assert await lives() == (False, False)
     assert 0 < await redis.ttl(f"log:{TENANT}:{one.response}") <= history.LOG_SECONDS
-    assert 0 < await redis.ttl(f"idem:{TENANT}:key") <= history.IDEMPOTENCY_SECONDS
+    assert 0 < await redis.ttl(f"idem:{TENANT}:key") <= 60
     lease_of_one, other = opening(CONVERSATION), opening()
     await begun(lanes, lease_of_one)
     await drain(redis)

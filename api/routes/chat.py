@@ -33,7 +33,7 @@ NAMES = {"input": "messages", "conversation": "metadata.conversation", "max_outp
 async def create(request: Request) -> Response:
     connections = connections_of(request)
     raw = await read_body(request, connections.settings.body_limit_bytes)
-    body, once = parse(CreateChatCompletion, raw), idempotency_of(request, raw)
+    body, once = parse(CreateChatCompletion, raw), idempotency_of(connections, request, raw)
     try:
         asked = body.turn()
         if asked.store:

@@ -18,7 +18,7 @@ router = APIRouter(prefix="/v1/conversations", dependencies=[Depends(check_ids)]
 async def create(request: Request) -> Response:
     connections = connections_of(request)
     raw = await read_body(request, connections.settings.body_limit_bytes)
-    body, once = parse(CreateConversation, raw or b"{}"), idempotency_of(request, raw)
+    body, once = parse(CreateConversation, raw or b"{}"), idempotency_of(connections, request, raw)
     made = await changing.create_conversation(connections, tenant_of(request), body, once)
     return json_response(orjson.dumps(made))
 
@@ -40,7 +40,7 @@ async def read(request: Request, conversation_id: str) -> Response:
 async def update(request: Request, conversation_id: str) -> Response:
     connections = connections_of(request)
     raw = await read_body(request, connections.settings.body_limit_bytes)
-    body, once = parse(UpdateConversation, raw), idempotency_of(request, raw)
+    body, once = parse(UpdateConversation, raw), idempotency_of(connections, request, raw)
     updated = await changing.update_conversation(connections, tenant_of(request), conversation_id, body, once)
     return json_response(orjson.dumps(updated))
 
@@ -55,7 +55,7 @@ async def delete(request: Request, conversation_id: str) -> Response:
 async def create_items(request: Request, conversation_id: str) -> Response:
     connections = connections_of(request)
     raw = await read_body(request, connections.settings.body_limit_bytes)
-    body, once = parse(CreateItems, raw), idempotency_of(request, raw)
+    body, once = parse(CreateItems, raw), idempotency_of(connections, request, raw)
     made = await changing.create_items(connections, tenant_of(request), conversation_id, body, once)
     return json_response(orjson.dumps(made))
 

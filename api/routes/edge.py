@@ -144,7 +144,7 @@ def tenant_of(request: Request) -> str:
     return caller_of(request).tenant
 
 
-def idempotency_of(request: Request, raw: bytes) -> Idempotency:
+def idempotency_of(connections: Connections, request: Request, raw: bytes) -> Idempotency:
     """The client's Idempotency-Key, if any, and what a repetition must have in common with this request.
 
     Raises ApiError 400 for a key that can't be kept.
@@ -155,7 +155,8 @@ def idempotency_of(request: Request, raw: bytes) -> Idempotency:
     if len(key) > LONGEST_IDEMPOTENCY_KEY or not key.isascii() or not key.isprintable():
         message = f"The Idempotency-Key must be at most {LONGEST_IDEMPOTENCY_KEY} printable ASCII characters."
         raise errors.invalid("invalid_value", message, "Idempotency-Key")
-    return Idempotency(key, hashlib.sha256(request.scope["path"].encode() + b"\n" + raw).hexdigest())
+    request_hash = hashlib.sha256(request.scope["path"].encode() + b"\n" + raw).hexdigest()
+    return Idempotency(key, request_hash, connections.settings.idempotency_seconds)
 
 
 def json_response(body: bytes, status: int = 200) -> Response:

@@ -30,7 +30,7 @@ router = APIRouter(prefix="/v1/responses", dependencies=[Depends(check_ids)])
 async def create(connections: Connections, request: Request) -> Response:
     """POST /v1/responses; called by the edge, not by the router."""
     raw = await read_body(request, connections.settings.body_limit_bytes)
-    body, once = parse(CreateResponse, raw), idempotency_of(request, raw)
+    body, once = parse(CreateResponse, raw), idempotency_of(connections, request, raw)
     if not body.store:
         return await _unstored(connections, request, body)
     caller = caller_of(request)

@@ -5,9 +5,9 @@
 local tenant, response, token, lock_ms, queue_limit = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4]), tonumber(ARGV[5])
 local thread, previous, previous_thread, previous_end = ARGV[6], ARGV[7], ARGV[8], ARGV[9]
 local new_thread, request = ARGV[10], ARGV[11]
-local idempotency, request_hash = ARGV[12], ARGV[13]
-local known_generation, known_count = ARGV[14], tonumber(ARGV[15])
-local requests_limit, tokens_limit, wanted = tonumber(ARGV[16]), tonumber(ARGV[17]), tonumber(ARGV[18])
+local idempotency, request_hash, idempotency_seconds = ARGV[12], ARGV[13], ARGV[14]
+local known_generation, known_count = ARGV[15], tonumber(ARGV[16])
+local requests_limit, tokens_limit, wanted = tonumber(ARGV[17]), tonumber(ARGV[18]), tonumber(ARGV[19])
 local limited = requests_limit > 0 or tokens_limit > 0
 
 -- This very begin again: its first reply was lost, or it comes so late that its turn has ended already.
@@ -102,7 +102,9 @@ redis.call('DEL', load_key(tenant, thread))
 redis.call('HSET', resp_key(tenant, response), 'status', 'in_progress', 'thread', thread, 'token', token,
   'request', request, 'idempotency', idempotency, 'epoch', epoch)
 redis.call('ZADD', 'running', deadline, tenant .. ':' .. response)
-if idempotency ~= '' then redis.call('HSET', idempotency_key, 'hash', request_hash, 'response', response) end
+if idempotency ~= '' then
+  redis.call('HSET', idempotency_key, 'hash', request_hash, 'response', response, 'seconds', idempotency_seconds)
+end
 local left = ''
 if limited then
   rate_take(tenant, requests_limit, tokens_limit, wanted)

@@ -4,9 +4,8 @@
 local tenant, thread, response, token = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local status, body, entry = ARGV[5], ARGV[6], ARGV[7]
 local log, last_sequence, log_seconds = ARGV[8], ARGV[9], ARGV[10]
-local idempotency_seconds = ARGV[11]
-local input_count, input, used = ARGV[12], ARGV[13], tonumber(ARGV[14])
-local FIRST_ITEM = 15
+local input_count, input, used = ARGV[11], ARGV[12], tonumber(ARGV[13])
+local FIRST_ITEM = 14
 
 local conv, list, resp = conv_key(tenant, thread), items_key(tenant, thread), resp_key(tenant, response)
 local state = redis.call('HMGET', conv, 'deleted', 'lock', 'token', 'last', 'len', 'new', 'parent', 'parent_position')
@@ -23,8 +22,8 @@ end
 
 local known = redis.call('HMGET', resp, 'idempotency', 'taken', 'limit')
 local idempotency = known[1]
-if used and known[2] then rate_settle(tenant, tonumber(known[3]), used - tonumber(known[2])) end
 local idempotency_key = 'idem:' .. tenant .. ':' .. (idempotency or '')
+if used and known[2] then rate_settle(tenant, tonumber(known[3]), used - tonumber(known[2])) end
 local count = #ARGV - FIRST_ITEM + 1
 if count > 0 then
   local position = next_position(state[4])
@@ -46,7 +45,9 @@ if count > 0 then
   redis.call('HINCRBY', conv, 'unstored', #pushed)
   redis.call('HSET', resp, 'status', status, 'body', body, 'first', first, 'end', last,
     'input_count', input_count)
-  if idempotency ~= '' then redis.call('EXPIRE', idempotency_key, idempotency_seconds) end
+  if idempotency ~= '' then
+    redis.call('EXPIRE', idempotency_key, redis.call('HGET', idempotency_key, 'seconds') or 1)
+  end
 else
   -- Nothing was produced: the conversation stays as it was, and a plain retry with the same key may run again.
   enqueue(tenant, thread, 0, entry)

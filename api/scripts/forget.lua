@@ -3,7 +3,10 @@ local tenant, response, thread, token = ARGV[1], ARGV[2], ARGV[3], ARGV[4]
 local conv, resp = conv_key(tenant, thread), resp_key(tenant, response)
 if redis.call('HGET', resp, 'token') ~= token then return 0 end
 local idempotency = redis.call('HGET', resp, 'idempotency')
-if idempotency and idempotency ~= '' then redis.call('EXPIRE', 'idem:' .. tenant .. ':' .. idempotency, ARGV[6]) end
+if idempotency and idempotency ~= '' then
+  local key = 'idem:' .. tenant .. ':' .. idempotency
+  redis.call('EXPIRE', key, redis.call('HGET', key, 'seconds') or 1)
+end
 redis.call('DEL', resp, log_key(tenant, response))
 redis.call('ZREM', 'running', tenant .. ':' .. response)
 local state = redis.call('HMGET', conv, 'lock', 'new', 'unstored')
