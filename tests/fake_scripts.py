@@ -119,6 +119,7 @@ SCRIPTS: dict[str, Script] = {
         DONE,
     ),
     "refusal": events(sse(chunk({"content": None, "refusal": "I won't"})), STOP, DONE),
+    "city": events(say('{"city": "Oslo", '), say('"people": 700000}'), STOP, USAGE_CHUNK + DONE),
     "nul": events(sse(chunk({"content": "one\0two \\u0000"})), STOP, DONE),
     "text-then-tool": events(
         HELLO, tool({"index": 0, "id": "a", "function": {"name": "now", "arguments": "{}"}}, "tool_calls"), DONE

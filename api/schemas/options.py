@@ -9,6 +9,18 @@ from api.schemas.parts import Json, Model, Name, Text, type_tag
 
 LEAST_THRESHOLD = 1000
 
+# What images were sent is always told; no chat-completions server encrypts its reasoning; the others belong to tools
+# that are not here, so there is never anything to include.
+Includable = Literal[
+    "reasoning.encrypted_content",
+    "message.input_image.image_url",
+    "file_search_call.results",
+    "web_search_call.results",
+    "web_search_call.action.sources",
+    "computer_call_output.output.image_url",
+    "code_interpreter_call.outputs",
+]
+
 
 class TextFormat(Model):
     type: Literal["text"]

@@ -6,7 +6,7 @@ from pydantic import Field, Tag, ValidationInfo, field_validator, model_validato
 
 from api.schemas.conversations import Body, Metadata
 from api.schemas.items import InputMessage, Item
-from api.schemas.options import Compact, JsonSchemaFormat, ReasoningOptions, StreamOptions, TextOptions
+from api.schemas.options import Compact, Includable, JsonSchemaFormat, ReasoningOptions, StreamOptions, TextOptions
 from api.schemas.parts import TEXT_OR_LIST, TEXT_OR_OBJECT, Json, Many, Model, Text
 from api.schemas.tools import MOST_TOOLS, FunctionTool, ToolChoice, check_tool_choice
 from api.schemas.wording import refused
@@ -46,7 +46,7 @@ class CreateResponse(Body):
     stream_options: StreamOptions | None = None
     background: bool = False
     metadata: Metadata | None = None
-    include: Many[Literal["reasoning.encrypted_content"]] | None = None
+    include: Many[Includable] | None = None
     tools: Annotated[Many[FunctionTool], Field(max_length=MOST_TOOLS)] | None = None
     tool_choice: ToolChoice | None = None
     parallel_tool_calls: bool | None = None
