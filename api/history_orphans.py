@@ -30,9 +30,12 @@ class Orphan:
     takeups: int
 
 
-async def takeover(redis: Redis, tenant: str, response: str, token: str) -> Orphan | None:
-    """Fence off the former holder of an expired lock; None when it is not expired or somebody else was first."""
-    reply = await _takeover(redis, tenant, response, token, LOCK_MS)
+async def takeover(redis: Redis, tenant: str, response: str, token: str, *, force: bool = False) -> Orphan | None:
+    """Fence off the former holder of an expired lock; None when it is not expired or somebody else was first.
+
+    `force`: also of a lock that has not expired.
+    """
+    reply = await _takeover(redis, tenant, response, token, LOCK_MS, int(force))
     if reply[0] != b"ok":
         return None
     _, thread, request, entries, doubtful, again, cancelled, takeups = reply

@@ -7,12 +7,12 @@ from typing import Any, cast
 import aiohttp
 import orjson
 import pytest
-from openai import AsyncOpenAI, BadRequestError
+from openai import APIError, AsyncOpenAI, BadRequestError
 from openai.types.responses import Response, ResponseStreamEvent
 from redis.asyncio import Redis
 
 from tests.conftest import StartService
-from tests.contract import validate_stream
+from tests.contract import validate_event, validate_stream
 from tests.entries import TENANT
 from tests.ownership import violations
 from tests.running import Part, Service
@@ -31,9 +31,15 @@ async def client(asking_service: Service) -> AsyncIterator[AsyncOpenAI]:
         yield one
 
 
+@pytest.fixture(scope="module")
+async def other_api(start_service: StartService, asking_service: Service) -> Service:
+    """Another API of the same service."""
+    return await start_service(worker=False, OPENAI_BASE_URL=asking_service.environment["OPENAI_BASE_URL"])
+
+
 @pytest.fixture
 async def doomed(start_service: StartService, asking_service: Service) -> Service:
-    """Another API of the same service; it dies in the test."""
+    """One that dies in the test."""
     return await start_service(worker=False, OPENAI_BASE_URL=asking_service.environment["OPENAI_BASE_URL"])
 
 
@@ -111,11 +117,11 @@ async def test_unstored_it_is_refused(client: AsyncOpenAI) -> None:
     assert (refusal.value.code, refusal.value.param) == ("invalid_value", "background")
 
 
-async def test_cancelled_while_it_runs(client: AsyncOpenAI, doomed: Service) -> None:
+async def test_cancelled_while_it_runs(client: AsyncOpenAI, other_api: Service) -> None:
     """From another process; what it had said stays."""
     begun = await client.responses.create(model="fake-hang-middle", input="stop", background=True)
     await has(client, begun.id, "in_progress")
-    async with talk(doomed) as other:
+    async with talk(other_api) as other:
         ended = await asyncio.wait_for(other.responses.cancel(begun.id), 5)
         assert (ended.status, ended.output_text) == ("cancelled", BEGINNING)
         assert await other.responses.cancel(begun.id) == ended
@@ -172,48 +178,36 @@ async def _logged(redis: Redis, response: str) -> bool:
     return bool(await redis.exists(f"log:{TENANT}:{response}"))
 
 
-async def test_closed_once_it_had_said_something(client: AsyncOpenAI, doomed: Service, redis: Redis) -> None:
+async def test_not_run_again(client: AsyncOpenAI, doomed: Service, upstream: Part, redis: Redis) -> None:
+    """What had said something, what its client cancels, what has ended every process that ran it."""
     async with talk(doomed) as dying:
-        begun = await dying.responses.create(model="fake-hang-middle", input="half", background=True)
-        await wait_until(lambda: _said(redis, begun.id), "its text to be logged")
+        half, unwanted, poison = [
+            await dying.responses.create(model=model, input=text, background=True)
+            for model, text in (
+                ("fake-hang-middle", "half"),
+                ("fake-gate-never", "unwanted"),
+                ("fake-gate-never", "poison"),
+            )
+        ]
+        await wait_until(lambda: _said(redis, half.id), "its text to be logged")
+        for text in ("unwanted", "poison"):
+            await upstream_has(upstream, text, 1)
         await doomed.api.kill()
+    # Long before its lock ends.
+    assert (await asyncio.wait_for(client.responses.cancel(unwanted.id), 5)).status == "cancelled"
+    await redis.hset(f"resp:{TENANT}:{poison.id}", "takeups", 3)
     await end_locks(redis)
-    ended = await has(client, begun.id, "incomplete")
-    assert ended.output_text == BEGINNING
+    assert (await has(client, half.id, "incomplete")).output_text == BEGINNING
+    error = (await has(client, poison.id, "failed")).error
+    assert error is not None
+    assert error.code == "server_error"
+    for text in ("half", "unwanted", "poison"):
+        await upstream_has(upstream, text, 1)
 
 
 async def _said(redis: Redis, response: str) -> bool:
     entries = cast("list[tuple[bytes, dict[bytes, bytes]]]", await redis.xrange(f"log:{TENANT}:{response}"))
     return b"word3" in b"".join(fields[b"e"] for _, fields in entries)
-
-
-async def test_given_up_when_it_kills_every_process(
-    client: AsyncOpenAI, doomed: Service, upstream: Part, redis: Redis
-) -> None:
-    async with talk(doomed) as dying:
-        begun = await dying.responses.create(model="fake-gate-never", input="poison", background=True)
-        await upstream_has(upstream, "poison", 1)
-        await doomed.api.kill()
-    await redis.hset(f"resp:{TENANT}:{begun.id}", "takeups", 3)
-    await end_locks(redis)
-    ended = await has(client, begun.id, "failed")
-    assert ended.error is not None
-    assert ended.error.code == "server_error"
-    await upstream_has(upstream, "poison", 1)
-
-
-async def test_cancelled_while_nobody_runs_it(
-    client: AsyncOpenAI, doomed: Service, upstream: Part, redis: Redis
-) -> None:
-    async with talk(doomed) as dying:
-        begun = await dying.responses.create(model="fake-gate-never", input="orphan", background=True)
-        await upstream_has(upstream, "orphan", 1)
-        await doomed.api.kill()
-    cancelling = asyncio.create_task(client.responses.cancel(begun.id))
-    await wait_until(lambda: redis.hexists(f"resp:{TENANT}:{begun.id}", "cancel"), "the cancel to be noted")
-    await end_locks(redis)
-    assert (await cancelling).status == "cancelled"
-    await upstream_has(upstream, "orphan", 1)
 
 
 async def test_handed_over_by_a_process_that_ends(
@@ -268,3 +262,26 @@ async def _post(http: aiohttp.ClientSession, service: Service, body: Json, heade
 def _json(answer: bytes) -> Json:
     body: Json = orjson.loads(answer)
     return body
+
+
+async def test_who_follows_what_is_deleted_is_told(client: AsyncOpenAI, other_api: Service, redis: Redis) -> None:
+    """The one who asked, for whom the SDK raises it, and another one who follows from another process."""
+    conversation = (await client.conversations.create()).id
+    asking = await client.responses.create(
+        model="fake-hang-middle", input="gone with it", conversation=conversation, stream=True
+    )
+    created: Any = await anext(aiter(asking))
+    async with aiohttp.ClientSession() as http:
+        following = http.get(f"{other_api.url}/responses/{created.response.id}?stream=true")
+        async with following as answer:
+            await wait_until(lambda: _said(redis, created.response.id), "its text to be logged")
+            read = await answer.content.readuntil(b"word3")
+            await client.conversations.delete(conversation)
+            with pytest.raises(APIError) as told:
+                [event async for event in asking]
+            assert told.value.code == "conversation_not_found"
+            *before, last = events_of(read + await answer.read())
+    validate_event(last)
+    assert (last["type"], last["error"]["code"]) == ("error", "response_not_found")
+    assert last["sequence_number"] == before[-1]["sequence_number"] + 1
+    assert last["message"] == last["error"]["message"]

@@ -1,5 +1,6 @@
 """The response object, and the events of its stream."""
 
+from api.openapi.failures import ERROR
 from api.openapi.notation import (
     NUMBER,
     SECONDS,
@@ -76,6 +77,9 @@ ITEM = {**IN_OUTPUT, "item": ref("OutputItem")}
 PART = {**IN_ITEM, "part": ref("OutputPart")}
 LOGPROBS = {"logprobs": array({"type": "object", "additionalProperties": True})}
 
+# Beside `type` as OpenAI's SDKs have them, and once more as the specification does.
+ERROR_FIELDS = {"code": TEXT, "message": TEXT, "param": or_null(TEXT), "error": ERROR["properties"]["error"]}
+
 EVENTS: dict[str, tuple[str, dict[str, Json]]] = {
     "response.created": ("The first event: the response has its id.", WHOLE_RESPONSE),
     "response.queued": ("It runs in the background: its client may leave.", WHOLE_RESPONSE),
@@ -98,6 +102,7 @@ EVENTS: dict[str, tuple[str, dict[str, Json]]] = {
         WHOLE_RESPONSE,
     ),
     "response.failed": ("The last event of one that failed; `response.error` tells why.", WHOLE_RESPONSE),
+    "error": ("The last event when the conversation or the response was deleted meanwhile.", ERROR_FIELDS),
 }
 
 

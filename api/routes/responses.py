@@ -8,7 +8,7 @@ from fastapi import APIRouter, Depends, Request
 from redis.exceptions import OutOfMemoryError
 from starlette.responses import Response
 
-from api import deleting, history, history_orphans, reading
+from api import deleting, history_orphans, reading
 from api.connections import Connections
 from api.ids import new_id
 from api.routes.edge import caller_of, check_ids, connections_of, idempotency_of, json_response, read_body, tenant_of
@@ -19,6 +19,7 @@ from api.tenants import Caller
 from api.turn.body import usage_body
 from api.turn.follow import ended_body, follow, follow_log
 from api.turn.opening import Replay
+from api.turn.orphans import cancel_response
 from api.turn.run import wait_for_body
 from api.turn.stored import start_turn
 from api.turn.takeup import body_to_repeat
@@ -102,9 +103,7 @@ async def delete(request: Request, response_id: str) -> Response:
 @router.post("/{response_id}/cancel")
 async def cancel(request: Request, response_id: str) -> Response:
     """Answers with the ended response; one that had ended before is left as it is."""
-    connections = connections_of(request)
-    await history.cancel(connections.redis, tenant_of(request), response_id)
-    return json_response(await ended_body(connections, tenant_of(request), response_id))
+    return json_response(await cancel_response(connections_of(request), tenant_of(request), response_id))
 
 
 @router.get("/{response_id}/input_items")

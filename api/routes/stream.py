@@ -9,8 +9,8 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from api.errors import ApiError
-from api.turn.events import DONE
-from api.turn.follow import CutError
+from api.turn.events import DONE, error_frame
+from api.turn.follow import CutError, DeletedError
 
 HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -42,6 +42,9 @@ class EventStream(Response):
                 for frame in frames:
                     await send({"type": "http.response.body", "body": frame, "more_body": True})
             await send({"type": "http.response.body", "body": DONE, "more_body": False})
+        except DeletedError as deleted:
+            ending = error_frame(deleted.sequence, deleted.error) + DONE
+            await send({"type": "http.response.body", "body": ending, "more_body": False})
         except (CutError, ApiError, RedisError):
             # No terminal event, no [DONE]: the client must ask with GET how it ended.
             await send({"type": "http.response.body", "body": b"", "more_body": False})

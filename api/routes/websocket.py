@@ -18,7 +18,7 @@ from api.schemas.client_events import ResponseCreateEvent
 from api.schemas.edge import parse
 from api.tenants import Caller
 from api.turn.events import KEEPALIVE, text_of
-from api.turn.follow import CutError, follow
+from api.turn.follow import CutError, DeletedError, follow
 from api.turn.running import Turn
 from api.turn.stored import start_turn
 from api.turn.unstored import prepare, start_unstored
@@ -140,6 +140,8 @@ class Socket:
                 for frame in frames:
                     if frame is not KEEPALIVE:  # the protocol has pings of its own
                         await self._send({"type": "websocket.send", "text": text_of(frame)})
+        except DeletedError as deleted:
+            raise deleted.error from None
         except CutError:
             raise turn.failure or errors.outcome_unknown(turn.response) from None
         finally:

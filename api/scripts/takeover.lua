@@ -2,13 +2,14 @@
 -- fenced off from here on. Answers {'no'} or {'ok', thread, request, {log entries}, doubtful, again, cancelled, takeups};
 -- doubtful is 1 when Redis lost something since it began, so it may have ended long ago.
 local tenant, response, token, lock_ms = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
+local force = ARGV[5] == '1'
 
 local resp = resp_key(tenant, response)
 local member = tenant .. ':' .. response
 local deadline = redis.call('ZSCORE', 'running', member)
 local known = redis.call('HMGET', resp, 'status', 'thread', 'request', 'token', 'epoch', 'again', 'cancel')
 -- A retry whose first reply was lost finds its own token.
-if not deadline or (tonumber(deadline) > now_ms() and known[4] ~= token) then return {'no'} end
+if not deadline or (not force and tonumber(deadline) > now_ms() and known[4] ~= token) then return {'no'} end
 local conv = conv_key(tenant, known[2] or '')
 if not known[3] or redis.call('HGET', conv, 'lock') ~= response then
   redis.call('ZREM', 'running', member)

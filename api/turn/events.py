@@ -4,6 +4,8 @@ from collections.abc import Iterator
 
 import orjson
 
+from api.errors import ApiError
+
 DONE = b"data: [DONE]\n\n"
 KEEPALIVE = b": keep-alive\n\n"
 
@@ -23,6 +25,14 @@ def split(log: bytes) -> Iterator[bytes]:
     """The frames of a logged blob, as they were sent."""
     for text in log.split(b"\n\n")[:-1]:
         yield text + b"\n\n"
+
+
+def error_frame(sequence: int, error: ApiError) -> bytes:
+    """What ends a stream that has no response any more to end with. OpenAI's types have its fields beside `type`, the
+    specification has them in `error`."""
+    told = orjson.loads(error.body())
+    fields = {name: told["error"][name] for name in ("code", "message", "param")} | told
+    return frame(b"error", sequence, orjson.dumps(fields)[1:-1])
 
 
 def text_of(one_frame: bytes) -> str:

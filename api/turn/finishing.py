@@ -50,6 +50,7 @@ async def finish(connections: Connections, turn: Turn, question: Question, answe
             if turn.streamed:
                 turn.publish(terminal)
         case "gone":
+            turn.interruption = "gone"
             turn.failure = errors.not_found("conversation", turn.thread, "conversation")
         case "lost":
             # Somebody else closed this response; followers read the closing events from the log.

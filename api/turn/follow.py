@@ -8,6 +8,7 @@ import orjson
 
 from api import errors, history, reading
 from api.connections import Connections
+from api.errors import ApiError
 from api.turn.events import KEEPALIVE, payload, split, terminal_frame
 from api.turn.running import KEEPALIVE_SECONDS, Turn
 
@@ -17,11 +18,21 @@ POLL_SECONDS = 0.1
 # is away for long.
 GRACE_SECONDS = 60.0
 
+NOT_FOUND = 404
 TERMINAL = ("response.completed", "response.failed", "response.incomplete")
 
 
 class CutError(Exception):
     """The events end here without a terminal one: the outcome is not known yet, the client must ask again."""
+
+
+class DeletedError(CutError):
+    """What was followed is deleted; `sequence` is the number of the event that tells it."""
+
+    def __init__(self, error: ApiError, sequence: int) -> None:
+        super().__init__()
+        self.error = error
+        self.sequence = sequence
 
 
 async def follow(connections: Connections, turn: Turn) -> AsyncIterator[list[bytes]]:
@@ -35,14 +46,20 @@ async def follow(connections: Connections, turn: Turn) -> AsyncIterator[list[byt
             turn.mark_sent(sent)
         elif turn.ended:
             # What is missing was dropped from memory, and its log went with its conversation.
-            raise CutError
+            raise _cut(turn, sent)
         elif await turn.changed():
             yield [KEEPALIVE]
     if turn.interruption == "lost":
         async for frames in follow_log(connections, turn.tenant, turn.response, sent):
             yield frames
     elif turn.body is None:
-        raise CutError
+        raise _cut(turn, sent)
+
+
+def _cut(turn: Turn, sent: int) -> CutError:
+    if turn.interruption == "gone" and isinstance(turn.failure, ApiError):
+        return DeletedError(turn.failure, sent)
+    return CutError()
 
 
 async def _held_or_logged(connections: Connections, turn: Turn, first: int) -> list[bytes]:
@@ -65,16 +82,11 @@ async def _logged(connections: Connections, tenant: str, response: str, first: i
 async def follow_log(connections: Connections, tenant: str, response: str, first: int) -> AsyncIterator[list[bytes]]:
     """The events numbered `first` and above of a response that runs in another process or has ended.
 
-    When its log is gone, the final state is its only event. Raises ApiError 404, CutError.
+    When its log is gone, the final state is its only event. Raises ApiError 503, CutError, DeletedError.
     """
     heard = kept_alive = time.monotonic()
     while True:
-        frames = await _logged(connections, tenant, response, first)
-        ended = not frames and await _ended(connections, tenant, response)
-        if ended:
-            # Its last events and its end were written in one step, maybe after the look at the log.
-            late = await _logged(connections, tenant, response, first)
-            frames = late or await _final(connections, tenant, response, first)
+        frames, ended = await _look(connections, tenant, response, first)
         now = time.monotonic()
         if frames:
             yield frames
@@ -88,6 +100,23 @@ async def follow_log(connections: Connections, tenant: str, response: str, first
             kept_alive = now
             yield [KEEPALIVE]
         await asyncio.sleep(POLL_SECONDS)
+
+
+async def _look(connections: Connections, tenant: str, response: str, first: int) -> tuple[list[bytes], bool]:
+    """The next events, and whether there will be no others."""
+    frames = await _logged(connections, tenant, response, first)
+    if frames:
+        return frames, False
+    try:
+        if not await _ended(connections, tenant, response):
+            return [], False
+        # Its last events and its end were written in one step, maybe after the look at the log.
+        late = await _logged(connections, tenant, response, first)
+        return late or await _final(connections, tenant, response, first), True
+    except ApiError as error:
+        if error.status == NOT_FOUND:
+            raise DeletedError(error, first) from None
+        raise
 
 
 def _patience_seconds(connections: Connections) -> float:
@@ -107,9 +136,9 @@ async def _final(connections: Connections, tenant: str, response: str, first: in
     return [terminal_frame(orjson.loads(body)["status"], first, body)]
 
 
-async def ended_body(connections: Connections, tenant: str, response: str) -> bytes:
-    """The final body of a response that may still run elsewhere. Raises ApiError 404, 503."""
-    end = time.monotonic() + _patience_seconds(connections)
+async def ended_body(connections: Connections, tenant: str, response: str, seconds: float | None = None) -> bytes:
+    """The final body of a response that may still run elsewhere, for so long. Raises ApiError 404, 503."""
+    end = time.monotonic() + (_patience_seconds(connections) if seconds is None else seconds)
     while not await _ended(connections, tenant, response):
         if time.monotonic() > end:
             raise errors.outcome_unknown(response)

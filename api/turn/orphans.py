@@ -18,6 +18,7 @@ from api.turn.answer import rebuild
 from api.turn.body import Verdict, conclude, with_output
 from api.turn.ending import make_ending
 from api.turn.events import payload, split, terminal_frame
+from api.turn.follow import ended_body
 from api.turn.takeup import MOST_TAKEUPS, take_up
 from core.store import UNREACHABLE
 
@@ -25,6 +26,8 @@ log = logging.getLogger(__name__)
 
 SWEEP_SECONDS = 1.0
 SWEEP_LIMIT = 100
+# Who runs a response hears of a cancel within a second.
+HEARD_SECONDS = 2.0
 # Above every number that the dead pod may have sent (running.UNLOGGED_LIMIT): no client skips the closing events.
 SEQUENCE_GAP = 10_000
 INTERRUPTED = Verdict("incomplete", reason="interrupted")
@@ -35,15 +38,28 @@ GIVEN_UP = Verdict(
 Json = dict[str, Any]
 
 
-async def close_orphan(connections: Connections, tenant: str, response: str) -> None:
+async def cancel_response(connections: Connections, tenant: str, response: str) -> bytes:
+    """The response as it ended; one that had ended before is left as it is. Raises ApiError 404, 503."""
+    await history.cancel(connections.redis, tenant, response)
+    try:
+        return await ended_body(connections, tenant, response, HEARD_SECONDS)
+    except ApiError as error:
+        if error.code != "outcome_unknown":
+            raise
+    # Its process is dead, or as good as dead: nobody needs to wait for the lock's end.
+    await close_orphan(connections, tenant, response, force=True)
+    return await ended_body(connections, tenant, response)
+
+
+async def close_orphan(connections: Connections, tenant: str, response: str, *, force: bool = False) -> None:
     """End one response whose lock has expired, with the text that was logged, or run it again; idempotent.
 
-    Does nothing while the truce after an absence of Redis holds. Raises ApiError 503.
+    Does nothing while the truce after an absence of Redis holds; `force` asks for neither. Raises ApiError 503.
     """
-    if connections.truce.holds:
+    if connections.truce.holds and not force:
         return
     token = secrets.token_hex(16)
-    orphan = await history_orphans.takeover(connections.redis, tenant, response, token)
+    orphan = await history_orphans.takeover(connections.redis, tenant, response, token, force=force)
     if orphan is None or (orphan.doubtful and await _ended_long_ago(connections, tenant, response, token, orphan)):
         return
     frames = [one for blob in orphan.log for one in split(blob)]
