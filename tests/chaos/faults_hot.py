@@ -18,6 +18,7 @@ WARM = history_changes._warm  # noqa: SLF001
 # Redis evicts only what may expire.
 EVICT = "if redis.call('TTL', KEYS[1]) < 0 then return 0 end return redis.call('DEL', KEYS[1])"
 TAKES_STORE_LOCK = b"pg_advisory_xact_lock_shared"
+EVICTED_USERS = 8
 BURIED = "SELECT count(*) FROM tombstones WHERE tenant = $1 AND kind = $2"
 
 
@@ -99,10 +100,11 @@ async def half_evicted(stage: Stage) -> None:
             # What the act left hot is asked for before anything mends it.
             await look(stage, pods[0], talk)
     # And either, at any time, while people write.
-    async with load(stage, *pods, users=8) as users:
-        rounds = 2000 if stage.large else 50
+    async with load(stage, *pods, users=EVICTED_USERS) as users:
+        rounds = 300 if stage.large else 50
         while evicted < rounds:
-            talk = stage.random.choice(stage.ledger.talks)
+            # Those that somebody still goes on with, and comes back to.
+            talk = stage.random.choice(stage.ledger.talks[-2 * EVICTED_USERS :])
             evicted += await evict(stage, stage.random.choice(keys_of(talk)))
             await asyncio.sleep(0)
         await users.reach(stage.items)
