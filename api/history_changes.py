@@ -16,6 +16,7 @@ from core.queue import Receipt, receipt
 TICKET_SECONDS = 5
 
 _read = script("read", allow_oom=True)
+_read_page = script("read_page", allow_oom=True)
 _read_response = script("read_response", allow_oom=True)
 _take_ticket = script("take_ticket", allow_oom=False)
 _warm = script("warm", allow_oom=False)
@@ -48,8 +49,23 @@ async def read(redis: Redis, tenant: str, thread: str, *, items: bool) -> HotCon
         outcome: NotHot = reply[0].decode()
         return outcome
     created, metadata, _ = reply[1]
-    elements = [element.partition(b" ") for element in reply[2]]
-    return HotConversation(int(created or 0), metadata or b"{}", [(int(at), item) for at, _, item in elements])
+    return HotConversation(int(created or 0), metadata or b"{}", _positioned(reply[2]))
+
+
+def _positioned(elements: list[bytes]) -> list[tuple[int, bytes]]:
+    parts = (element.partition(b" ") for element in elements)
+    return [(int(at), item) for at, _, item in parts]
+
+
+async def read_page(
+    redis: Redis, tenant: str, thread: str, after: int, max_bytes: int
+) -> list[tuple[int, bytes]] | NotHot:
+    """The next items behind the position `after`: some `max_bytes` of them, none at the end."""
+    reply = await _read_page(redis, tenant, thread, after, max_bytes)
+    if reply[0] != b"ok":
+        outcome: NotHot = reply[0].decode()
+        return outcome
+    return _positioned(reply[1])
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,6 +42,10 @@ def check_documented(method: str, path: str, status: int, headers: Mapping[str, 
     if kind == "application/json":
         validate(_name(schema), answer)
         return
+    if kind == "application/x-ndjson":
+        for line in body.splitlines():
+            validate(_name(schema), orjson.loads(line))
+        return
     name = _name(schema["properties"]["data"]["anyOf"][0]["contentSchema"])
     for line in body.splitlines():
         if line.startswith(b"data: {"):

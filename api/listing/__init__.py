@@ -1,1 +1,1 @@
-"""Lists of a tenant's conversations: PostgreSQL's, corrected by what Redis has beyond it."""
+"""What shows many things at once: the list of a tenant's conversations, and the export of a whole one."""

@@ -1,4 +1,4 @@
-"""The lists' reads of PostgreSQL."""
+"""The reads of PostgreSQL for lists and exports."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,11 @@ SELECT id, floor(extract(epoch FROM created_at))::bigint AS created_at, metadata
  WHERE tenant = $1 AND NOT hidden AND id COLLATE "C" > $2 AND id COLLATE "C" < $3 AND id <> ALL($4::text[]){having}
  ORDER BY id COLLATE "C" {order} LIMIT $5"""
 _HAVING_METADATA = " AND metadata @> $6"
+
+_ITEMS_BEHIND = (
+    "SELECT position, item FROM items WHERE tenant = $1 AND conversation = $2 AND position > $3 ORDER BY position"
+)
+MOST_ROWS = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,3 +51,21 @@ async def listed(pool: "asyncpg.Pool[Any]", tenant: str, part: Part, order: str,
     async with pool.acquire(timeout=ACQUIRE_SECONDS) as connection:
         rows = await connection.fetch(query, *arguments, timeout=QUERY_SECONDS)
     return [ListedRow(row["id"], row["created_at"], row["metadata"]) for row in rows]
+
+
+async def page_behind(
+    pool: "asyncpg.Pool[Any]", tenant: str, conversation: str, after: int, max_bytes: int
+) -> list[tuple[int, bytes]]:
+    """(position, JSON) of the next items behind a position, some `max_bytes` of them; none at the end.
+
+    Fetched a few at a time: how large they are is known only when they are here.
+    """
+    page: list[tuple[int, bytes]] = []
+    size, count = 0, 1
+    async with pool.acquire(timeout=ACQUIRE_SECONDS) as connection, connection.transaction(readonly=True):
+        cursor = await connection.cursor(_ITEMS_BEHIND, tenant, conversation, after, timeout=QUERY_SECONDS)
+        while size < max_bytes and (rows := await cursor.fetch(count, timeout=QUERY_SECONDS)):
+            page += [(row["position"], row["item"]) for row in rows]
+            size = sum(len(item) for _, item in page)
+            count = max(1, min(MOST_ROWS, (max_bytes - size) * len(page) // size))
+    return page

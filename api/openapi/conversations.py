@@ -1,6 +1,7 @@
 """The endpoints of conversations and their items."""
 
-from api.openapi.notation import Json
+from api.openapi.failures import WITH_ID
+from api.openapi.notation import Json, ref
 from api.openapi.operations import (
     IDEMPOTENCY_KEY,
     ITS_ID,
@@ -70,6 +71,21 @@ PATHS: dict[str, Json] = {
             json_answer("ConversationDeleted"),
             parameters=[CONVERSATION_ID],
             errors=(404, 409),
+        ),
+    },
+    "/v1/conversations/{conversation_id}/export": {
+        "get": operation(
+            TAG,
+            "export_conversation",
+            "Export a whole conversation",
+            {
+                "description": "A line of JSON each: the conversation, then its items, oldest first. A connection that "
+                "breaks before its end means that something is missing.",
+                "headers": WITH_ID,
+                "content": {"application/x-ndjson": {"schema": ref("ExportedLine")}},
+            },
+            parameters=[CONVERSATION_ID],
+            errors=(404,),
         ),
     },
     "/v1/conversations/{conversation_id}/items": {

@@ -165,6 +165,7 @@ CONVERSATIONS: dict[str, Json] = {
         {"id": TEXT, "object": always("conversation"), "created_at": SECONDS, "metadata": METADATA},
     ),
     "ConversationList": _page("One page of conversations.", "Conversation"),
+    "ExportedLine": told(either(ref("Conversation"), ref("ConversationItem")), "The first line is the conversation."),
     "ConversationDeleted": record(
         "The conversation and its items are gone.",
         {"id": TEXT, "object": always("conversation.deleted"), "deleted": always(value=True)},

@@ -11,7 +11,7 @@ from api.connections import Connections
 from api.errors import ApiError
 from api.idempotency import Idempotency
 from api.routes.edge import caller_of, connections_of, idempotency_of, json_response, read_body, told
-from api.routes.stream import EventStream, leaving
+from api.routes.stream import EventStream, begun, leaving
 from api.schemas.chat import ChatTurn, CreateChatCompletion
 from api.schemas.edge import parse
 from api.turn.as_chat import Chunks, completion, error_frame
@@ -79,14 +79,7 @@ async def _stream(
 ) -> Response:
     """Begins with the first piece of the answer, so that what fails before it has an HTTP status of its own."""
     chunks = _chunks(events, Chunks(include_usage=body.include_usage), response, turn)
-    first = await anext(chunks)
-    return EventStream(_all(first, chunks), None if turn is None or turn.stored else turn.leave)
-
-
-async def _all(first: list[bytes], rest: AsyncIterator[list[bytes]]) -> AsyncIterator[list[bytes]]:
-    yield first
-    async for frames in rest:
-        yield frames
+    return EventStream(await begun(chunks), None if turn is None or turn.stored else turn.leave)
 
 
 async def _chunks(

@@ -1,4 +1,4 @@
-"""/v1/conversations: the eight endpoints of OpenAI's Conversations API, and the tenant's list of them."""
+"""/v1/conversations: the eight endpoints of OpenAI's Conversations API, and the list and export of them."""
 
 import orjson
 from fastapi import APIRouter, Depends, Request
@@ -6,7 +6,9 @@ from starlette.responses import Response
 
 from api import changing, deleting, reading
 from api.listing.conversations import conversations
+from api.listing.export import export
 from api.routes.edge import check_ids, connections_of, idempotency_of, json_response, read_body, tenant_of
+from api.routes.stream import JsonLines, begun
 from api.schemas.conversations import CreateConversation, CreateItems, UpdateConversation
 from api.schemas.edge import parse, parse_list_query
 from api.schemas.listing import parse_conversation_query
@@ -49,6 +51,12 @@ async def update(request: Request, conversation_id: str) -> Response:
 async def delete(request: Request, conversation_id: str) -> Response:
     await deleting.delete_conversation(connections_of(request), tenant_of(request), conversation_id)
     return json_response(orjson.dumps({"id": conversation_id, "object": "conversation.deleted", "deleted": True}))
+
+
+@router.get("/{conversation_id}/export")
+async def exported(request: Request, conversation_id: str) -> Response:
+    lines = await begun(export(connections_of(request), tenant_of(request), conversation_id))
+    return JsonLines(lines, f"{conversation_id}.jsonl")
 
 
 @router.post("/{conversation_id}/items")

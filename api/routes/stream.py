@@ -2,7 +2,9 @@
 
 import asyncio
 import contextlib
+import logging
 from collections.abc import AsyncIterator, Callable
+from typing import TypeVar
 
 from redis.exceptions import RedisError
 from starlette.responses import Response
@@ -11,6 +13,9 @@ from starlette.types import Receive, Scope, Send
 from api.errors import ApiError
 from api.turn.events import DONE, error_frame
 from api.turn.follow import CutError, DeletedError
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 HEADERS = [
     (b"content-type", b"text/event-stream; charset=utf-8"),
@@ -48,6 +53,41 @@ class EventStream(Response):
         except (CutError, ApiError, RedisError):
             # No terminal event, no [DONE]: the client must ask with GET how it ended.
             await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+class JsonLines(Response):
+    """Sends lines as they come. An error in the middle breaks the connection: what came before must not look whole."""
+
+    def __init__(self, lines: AsyncIterator[bytes], file_name: str) -> None:
+        super().__init__(
+            media_type="application/x-ndjson",
+            headers={"content-disposition": f'attachment; filename="{file_name}"', "cache-control": "no-cache"},
+        )
+        del self.headers["content-length"]
+        self._lines = lines
+
+    async def __call__(self, _: Scope, __: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+        try:
+            async for lines in self._lines:
+                await send({"type": "http.response.body", "body": lines, "more_body": True})
+        except (ApiError, RedisError) as error:
+            # The server breaks a connection whose answer does not come to its end.
+            log.warning("an export was broken off", extra={"error": type(error).__name__})
+            return
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+
+async def begun(pieces: AsyncIterator[T]) -> AsyncIterator[T]:
+    """The same, but its first piece is there: what fails before it can still be answered with an error."""
+    first = await anext(pieces)
+
+    async def all_of_them() -> AsyncIterator[T]:
+        yield first
+        async for piece in pieces:
+            yield piece
+
+    return all_of_them()
 
 
 @contextlib.asynccontextmanager
