@@ -46,6 +46,10 @@ def validate_compaction(compaction: Json) -> None:
     _validate("CompactResource", compaction)
 
 
+def validate_websocket_error(event: Json) -> None:
+    _validate("WebSocketErrorEvent", event)
+
+
 def validate_item(item: Json) -> None:
     _validate("ItemField", item)
 

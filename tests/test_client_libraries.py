@@ -15,6 +15,7 @@ from agents import (
     OpenAIChatCompletionsModel,
     OpenAIConversationsSession,
     OpenAIResponsesModel,
+    OpenAIResponsesWSModel,
     Runner,
     function_tool,
 )
@@ -92,6 +93,14 @@ async def test_an_agent_streams(client: AsyncOpenAI, weather: Any, asked: list[s
     assert "".join(pieces) == result.final_output == WORDS
     assert happened == ["tool_called", "tool_output", "message_output_created"]
     assert asked == ["Oslo"]
+
+
+async def test_an_agent_over_a_websocket(client: AsyncOpenAI, weather: Any, asked: list[str]) -> None:
+    model = OpenAIResponsesWSModel("fake-tool", client)
+    agent = Agent(name="Weather", model=model, tools=[weather])
+    result = await Runner.run(agent, "What's the weather in Oslo?", auto_previous_response_id=True)
+    assert (result.final_output, asked) == (WORDS, ["Oslo"])
+    await model.close()
 
 
 async def test_agents_hand_over(client: AsyncOpenAI) -> None:

@@ -14,9 +14,12 @@ import orjson
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import ClientConnection, connect
 
 from local.children import HOST
-from tests.documented import check_documented, read_document
+from tests.contract import TERMINAL
+from tests.documented import check_documented, check_documented_event, read_document, validate
 from tests.running import Service
 from tests.talking import ERROR_FIELDS
 from tests.test_contract import BODIES
@@ -32,6 +35,8 @@ FUZZ = settings(
     derandomize="FUZZ_EXAMPLES" not in os.environ,
     suppress_health_check=list(HealthCheck),
 )
+# Each is the seed of the changes that one example makes.
+NUMBERS = st.integers(0, 2**32)
 ANSWER_SECONDS = 10.0
 # Of these nothing in the body can be named: it is none, or wrong as a whole.
 WITHOUT_PARAM = {"invalid_json", "unsupported_content_type"}
@@ -41,6 +46,7 @@ SEEDS: list[tuple[str, Any]] = [
     *(("/v1/responses", {**body, "model": "echo"}) for body in BODIES.values()),
     *(("/v1/responses", {**BODIES[name], "model": "echo", "store": False}) for name in ("plain", "everything")),
     ("/v1/responses/input_tokens", {"input": "hello"}),
+    ("/v1/responses/compact", {"model": "echo", "input": ITEMS, "instructions": "Be brief"}),
     ("/v1/conversations", {"items": ITEMS, "metadata": {"a": "b"}}),
     ("/v1/conversations/CONVERSATION", {"metadata": {"a": "b", "c": ""}}),
     ("/v1/conversations/CONVERSATION/items", {"items": ITEMS}),
@@ -164,7 +170,7 @@ def test_every_endpoint_with_a_body_is_tried() -> None:
 
 
 @FUZZ
-@given(seed=st.sampled_from(SEEDS), changes=st.integers(1, 3), scars=st.integers(0, 4), number=st.integers(0, 2**32))
+@given(seed=st.sampled_from(SEEDS), changes=st.integers(1, 3), scars=st.integers(0, 4), number=NUMBERS)
 def test_mutated_bodies(
     connection: http.client.HTTPConnection,
     conversation: str,
@@ -183,11 +189,68 @@ def test_mutated_bodies(
     check(connection, path.replace("CONVERSATION", conversation), raw)
 
 
+class Talk:
+    """A WebSocket that is opened again whenever the service has closed it."""
+
+    def __init__(self, url: str) -> None:
+        self._url = url
+        self._socket: ClientConnection | None = None
+
+    def ask(self, frame: bytes) -> list[Json]:
+        """The events that come for it, the last one being an end; none when the connection was closed instead."""
+        self._socket = self._socket or connect(self._url, max_size=None)
+        events: list[Json] = []
+        try:
+            self._socket.send(frame, text=True)
+            while not events or events[-1]["type"] not in (*TERMINAL, "error"):
+                events.append(orjson.loads(self._socket.recv(timeout=ANSWER_SECONDS)))
+        except ConnectionClosed as closed:
+            # Text that is no UTF-8 ends a connection, by the protocol.
+            if closed.rcvd is None or closed.rcvd.code != 1007:
+                raise
+            self._socket = None
+            return []
+        return events
+
+    def close(self) -> None:
+        if self._socket is not None:
+            self._socket.close()
+
+
+@pytest.fixture(scope="module")
+def talk(service: Service) -> Iterator[Talk]:
+    one = Talk(f"{service.url.replace('http', 'ws')}/responses")
+    yield one
+    one.close()
+
+
+@settings(FUZZ, max_examples=EXAMPLES // 2)
+@given(name=st.sampled_from(list(BODIES)), changes=st.integers(1, 3), scars=st.integers(0, 4), number=NUMBERS)
+def test_mutated_frames(talk: Talk, name: str, changes: int, scars: int, number: int) -> None:
+    chance = random.Random(number)  # noqa: S311 - no secret
+    body: Any = {"type": "response.create", **BODIES[name], "model": "echo"}
+    for _ in range(changes):
+        body = mutated(body, chance)
+    raw = encoded(body)
+    events = talk.ask(scarred(raw, chance) if scars == 0 else raw)
+    for event in events:
+        if event["type"] == "error":
+            validate("WebSocketErrorEvent", event)
+            assert event["status"] < 500
+        else:
+            check_documented_event(event)
+
+
 BODY = b'{"input":"hello"}'
 HEAD = b"POST /v1/responses HTTP/1.1\r\nHost: x\r\nContent-Type: application/json\r\n"
 WHOLE = HEAD + b"Content-Length: %d\r\n\r\n" % len(BODY) + BODY
 CHUNKED = HEAD + b"Transfer-Encoding: chunked\r\n\r\n8\r\n" + BODY[:8] + b"\r\n9\r\n" + BODY[8:] + b"\r\n0\r\n\r\n"
 GET = b"GET /v1/responses/resp_1?stream=true HTTP/1.1\r\nHost: x\r\n\r\n"
+PING = b"\x89\x84\0\0\0\0ping"
+OPENING = (
+    b"GET /v1/responses HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+)
 FRAMES = {
     "nothing": b"",
     "empty lines": b"\r\n" * 100,
@@ -218,6 +281,18 @@ FRAMES = {
     "no last chunk": CHUNKED[:-5],
     "an upgrade that is none": GET[:-2] + b"Connection: Upgrade\r\nUpgrade: websocket\r\n\r\n",
     "two at once": WHOLE + WHOLE,
+    "WebSocket, and then nothing": OPENING,
+    "WebSocket, a frame without a mask": OPENING + b"\x81\x05hello",
+    "WebSocket, no such opcode": OPENING + b"\x8f\x80\0\0\0\0",
+    "WebSocket, a bit that means nothing": OPENING + b"\xf1\x80\0\0\0\0",
+    "WebSocket, an endless frame": OPENING + b"\x81\xff\x7f" + b"\xff" * 7 + b"\0\0\0\0" + BODY,
+    "WebSocket, text that is no UTF-8": OPENING + b"\x81\x82\0\0\0\0\xc3\x28",
+    "WebSocket, a long ping": OPENING + b"\x89\xfe\0\x7e\0\0\0\0" + b"x" * 126,
+    "WebSocket, going on with nothing": OPENING + b"\x80\x81\0\0\0\0x",
+    "WebSocket, a close of one byte": OPENING + b"\x88\x81\0\0\0\0x",
+    "WebSocket of another version": OPENING.replace(b"Version: 13", b"Version: 99"),
+    "WebSocket without a key": OPENING.replace(b"Sec-WebSocket-Key", b"X"),
+    "WebSocket elsewhere": OPENING.replace(b"/v1/responses", b"/v1/models"),
 }
 
 
@@ -237,7 +312,7 @@ def raw_answer(port: int, message: bytes) -> bytes:
 
 def check_alive(service: Service, got: bytes) -> None:
     """Refused or answered, or hung up on; and the next one is served."""
-    assert got == b"" or got.startswith((b"HTTP/1.1 2", b"HTTP/1.1 4")), got[:300]
+    assert got == b"" or got.startswith((b"HTTP/1.1 101", b"HTTP/1.1 2", b"HTTP/1.1 4")), got[:300]
     assert raw_answer(service.api.port, b"GET /livez HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n").endswith(
         b'{"status":"ok"}'
     )
@@ -249,7 +324,11 @@ def test_http_that_is_none(service: Service, name: str) -> None:
 
 
 @settings(FUZZ, max_examples=EXAMPLES // 4)
-@given(message=st.sampled_from([WHOLE, CHUNKED, GET]), scars=st.integers(1, 3), number=st.integers(0, 2**32))
+@given(
+    message=st.sampled_from([WHOLE, CHUNKED, GET, OPENING + PING]),
+    scars=st.integers(1, 3),
+    number=NUMBERS,
+)
 def test_scarred_http(service: Service, message: bytes, scars: int, number: int) -> None:
     chance = random.Random(number)  # noqa: S311 - no secret
     for _ in range(scars):

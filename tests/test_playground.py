@@ -73,6 +73,12 @@ async def say(page: Page, text: str) -> None:
         await page.say("Input.dispatchKeyEvent", type=kind, key="Enter", code="Enter", windowsVirtualKeyCode=13)
 
 
+async def load_anew(page: Page) -> None:
+    await page.run("window.old = true")
+    await page.say("Page.reload")
+    await page.until("window.old === undefined && document.readyState === 'complete'")
+
+
 async def test_a_conversation(page: Page) -> None:
     await choose(page, "fake-history")
     await ask(page, "first question")
@@ -84,6 +90,24 @@ async def test_a_conversation(page: Page) -> None:
     assert "tokens in" in usage
     assert "fake-history" in usage
     assert await page.text("#trouble") == ""
+
+
+async def test_past_conversations(page: Page) -> None:
+    """After the page was loaded anew they are there, newest first, and can be gone on with."""
+    await choose(page, "fake-history")
+    for text in ("about tea", "about coffee"):
+        await ask(page, text)
+        await page.until(f"{IDLE} && {LAST} === {json.dumps(f'user: {text}')}")
+    await load_anew(page)
+    titles = "[...document.querySelectorAll('#conversations button')].map((one) => one.textContent)"
+    await page.until(f"{titles}.slice(0, 2).join() === 'about coffee,about tea'")
+    await page.run("document.querySelectorAll('#conversations button')[1].click()")
+    await page.until(f"{LAST} === 'user: about tea'")
+    assert await page.run("document.querySelector('#conversations [aria-current]').textContent") == "about tea"
+    await choose(page, "fake-history")
+    await say(page, "more")
+    whole = "user: about tea\nassistant: user: about tea\nuser: more"
+    await page.until(f"{IDLE} && {LAST} === {json.dumps(whole)}")
 
 
 async def test_what_is_said_never_becomes_html(page: Page) -> None:
@@ -113,7 +137,7 @@ async def test_a_page_that_was_reloaded_goes_on(page: Page, upstream: Part) -> N
     await choose(page, "fake-hold-reloaded")
     await ask(page, "the question")
     await page.until(f"{LAST} === 'word1 word2 word3 '")
-    await page.say("Page.reload")
+    await load_anew(page)
     await page.until(f"{LAST} === 'word1 word2 word3 '")
     assert "the question" in await page.text("#log .user")
     await release(upstream, "reloaded")

@@ -8,11 +8,13 @@ from pydantic.json_schema import models_json_schema
 
 from api.openapi.notation import NOTHING, Json, either
 from api.schemas.chat import CreateChatCompletion
+from api.schemas.client_events import ResponseCreateEvent
 from api.schemas.conversations import Body, CreateConversation, CreateItems, UpdateConversation
 from api.schemas.responses import CompactHistory, CreateResponse
 
 BODIES: Sequence[type[Body]] = (
     CreateResponse,
+    ResponseCreateEvent,
     CompactHistory,
     CreateConversation,
     UpdateConversation,

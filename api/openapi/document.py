@@ -4,7 +4,7 @@ import functools
 
 import orjson
 
-from api.openapi import chat, contexts, failures, objects, response
+from api.openapi import chat, contexts, failures, objects, response, websocket
 from api.openapi.bodies import components
 from api.openapi.endpoints import PATHS, TAGS
 from api.openapi.notation import Json
@@ -43,6 +43,7 @@ def _document() -> Json:
                 **response.SHAPES,
                 **chat.SHAPES,
                 **contexts.SHAPES,
+                **websocket.SHAPES,
                 **failures.SHAPES,
             },
         },

@@ -1,6 +1,6 @@
 """Every endpoint, in the order in which a reader wants them."""
 
-from api.openapi import chat, contexts, conversations
+from api.openapi import chat, contexts, conversations, websocket
 from api.openapi.conversations import HELLO
 from api.openapi.failures import ASKING, answers
 from api.openapi.notation import TEXT, Json, ref
@@ -54,16 +54,19 @@ CREATE_ABOUT = (
 
 RESPONSE_PATHS: dict[str, Json] = {
     "/v1/responses": {
-        "post": operation(
-            RESPONSES,
-            "create_response",
-            "Ask the model",
-            linked(counted(json_or_events("Response")), *OF_RESPONSE, response_id=ITS_ID),
-            body=json_body("CreateResponse", CREATE_EXAMPLES),
-            parameters=[IDEMPOTENCY_KEY],
-            errors=(404, 409, *ASKING),
-            description=CREATE_ABOUT,
-        ),
+        "post": {
+            "x-websocket": websocket.FRAMES,
+            **operation(
+                RESPONSES,
+                "create_response",
+                "Ask the model",
+                linked(counted(json_or_events("Response")), *OF_RESPONSE, response_id=ITS_ID),
+                body=json_body("CreateResponse", CREATE_EXAMPLES),
+                parameters=[IDEMPOTENCY_KEY],
+                errors=(404, 409, *ASKING),
+                description=CREATE_ABOUT,
+            ),
+        },
     },
     **contexts.PATHS,
     "/v1/responses/{response_id}": {

@@ -92,6 +92,11 @@ function body(operation) {
   return make("div", {}, make("p", {}, "Body: ", brief(content.schema)), examples);
 }
 
+function frames(operation) {
+  const told = operation["x-websocket"];
+  return told ? make("p", {}, "WebSocket: ", brief(told.client), " in, ", brief(told.server), " out. ", told.description) : null;
+}
+
 function answers(operation, components) {
   return Object.entries(operation.responses).map(([status, answer]) => {
     const whole = answer.$ref ? components.responses[nameOf(answer.$ref)] : answer;
@@ -106,7 +111,7 @@ function answers(operation, components) {
 function operationSection(path, method, operation, components) {
   const title = make("h3", {}, make("span", { class: `method ${method}` }, method.toUpperCase()), " ", code(path));
   return make("section", { class: "operation", id: operation.operationId }, title, make("p", {}, make("strong", {}, operation.summary)),
-    prose(operation.description), parameters(operation), body(operation), answers(operation, components));
+    prose(operation.description), parameters(operation), body(operation), frames(operation), answers(operation, components));
 }
 
 function contents(target, label, kind = "") {

@@ -59,7 +59,7 @@ async function listConversations(after = "") {
     at("more").value = page.last_id ?? "";
     select(conversation);
   } catch (error) {
-    if (error.status !== 405) complain(error);
+    complain(error);
   }
 }
 
