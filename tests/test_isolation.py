@@ -4,6 +4,7 @@ One tenant asks for another one's ids at every endpoint, and for ids that nobody
 the id. Afterwards the other one finds everything as it was.
 """
 
+import asyncio
 from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ import aiohttp
 import orjson
 import pytest
 from redis.asyncio import Redis
+from websockets.asyncio.client import connect
 
 from tests.conftest import StartService
 from tests.documented import read_document
@@ -104,7 +106,8 @@ async def ids(owner: Client, upstream: Part) -> AsyncIterator[Ids]:
     running = (await owner.do("POST", "/responses", held))["id"]
 
     async def reached() -> bool:
-        return bool(await asked(upstream, "held"))
+        state = await owner.do("GET", f"/responses/{running}")
+        return state["status"] == "in_progress" and bool(await asked(upstream, "held"))
 
     await wait_until(reached, "the running turn")
     yield Ids(conversation, item, response, free, running, gone)
@@ -239,6 +242,29 @@ async def test_every_endpoint(
     await forget_stored(redis)
     assert await picture(owner, ids) == before
     assert len(await asked(upstream, "messages")) == questions_before
+
+
+async def test_over_a_websocket(service: Service, ids: Ids) -> None:
+    nobodys = ids.nobodys()
+    url = f"{service.url.replace('http', 'ws')}/responses"
+    async with connect(url, additional_headers={"Authorization": f"Bearer {STRANGER}-key"}) as socket:
+
+        async def told(**body: Any) -> bytes:
+            await socket.send(orjson.dumps({"type": "response.create", "input": "x", **body}).decode())
+            answer = await asyncio.wait_for(socket.recv(), 10)
+            assert isinstance(answer, str)
+            return answer.encode()
+
+        for store in (True, False):
+            for field, kinds in (
+                ("previous_response_id", ("response", "free", "running")),
+                ("conversation", ("conversation", "deleted")),
+            ):
+                for kind in kinds:
+                    theirs, none = getattr(ids, kind), getattr(nobodys, kind)
+                    answer = await told(**{field: theirs, "store": store})
+                    assert answer.replace(theirs.encode(), none.encode()) == await told(**{field: none, "store": store})
+                    assert b'"type":"error"' in answer
 
 
 async def test_lists_hold_ones_own(owner: Client, stranger: Client, ids: Ids, own: Ids, redis: Redis) -> None:
