@@ -150,6 +150,7 @@ def questions(ids: Ids, own: Ids) -> list[Question]:
         path = f"/conversations/{conversation}"
         add("GET", path)
         add("GET", f"{path}/items")
+        add("GET", f"{path}/export")
         add("GET", f"{path}/items?after={ids.item}")
         add("GET", f"{path}/items/{ids.item}")
         add("POST", path, {"metadata": {"theirs": "now"}})
