@@ -207,6 +207,12 @@ async def cancel(redis: Redis, tenant: str, response: str) -> None:
     await _cancel(redis, tenant, response)
 
 
+async def is_running(redis: Redis, tenant: str, response: str) -> bool:
+    """False also for one that Redis does not know."""
+    status = await redis.hget(f"resp:{tenant}:{response}", "status")
+    return status == b"in_progress"
+
+
 async def has_log(redis: Redis, tenant: str, response: str) -> bool:
     return bool(await redis.exists(f"log:{tenant}:{response}"))
 

@@ -129,6 +129,32 @@ async def test_cancelled_while_it_runs(client: AsyncOpenAI, other_api: Service) 
     assert last.response == ended
 
 
+async def test_a_quiet_stream_costs_little(client: AsyncOpenAI, other_api: Service, redis: Redis) -> None:
+    """Whoever follows it from another process does not fetch its long input over and over."""
+    begun = await client.responses.create(model="fake-hang-middle", input="x" * 1_000_000, background=True)
+    async with (
+        aiohttp.ClientSession() as http,
+        http.get(f"{other_api.url}/responses/{begun.id}?stream=true") as answer,
+    ):
+        await answer.content.readuntil(b"word3")
+        looks, sent = await _looks(redis), await _sent(redis)
+        await wait_until(lambda: _looked(redis, looks + 5), "the log to be looked at")
+        assert await _sent(redis) - sent < 1_000_000
+    await client.responses.cancel(begun.id)
+
+
+async def _looks(redis: Redis) -> int:
+    return int((await redis.info("commandstats"))["cmdstat_xrange"]["calls"])
+
+
+async def _looked(redis: Redis, count: int) -> bool:
+    return await _looks(redis) >= count
+
+
+async def _sent(redis: Redis) -> int:
+    return int((await redis.info("stats"))["total_net_output_bytes"])
+
+
 async def test_the_same_key_gives_the_same_response(client: AsyncOpenAI, upstream: Part) -> None:
     one, other = [
         await client.responses.create(

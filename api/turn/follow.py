@@ -124,6 +124,9 @@ def _patience_seconds(connections: Connections) -> float:
 
 
 async def _ended(connections: Connections, tenant: str, response: str) -> bool:
+    """Asked ten times a second, so it fetches the whole response only where that may have ended."""
+    if await reading.hot_or_cold(history.is_running(connections.redis, tenant, response)) is True:
+        return False
     state = orjson.loads(await reading.response(connections, tenant, response))
     return state["status"] not in ("in_progress", "queued")
 
