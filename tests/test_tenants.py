@@ -7,9 +7,11 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import aiohttp
+import orjson
 import pytest
 from openai import AuthenticationError, NotFoundError, PermissionDeniedError
 from redis.asyncio import Redis
+from websockets.asyncio.client import connect
 
 from api.tenants import KeysFileError, read_keys
 from local.parts import ROOT
@@ -116,12 +118,15 @@ async def test_the_file_is_read_again_when_it_changes(
     assert "the keys file is wrong" in tenants.api.log_text()
     assert "sk-a-plain-key" not in tenants.api.log_text()
 
-    swap(secret, "second", BEFORE.replace(block("acme", "acme-old"), block("acme", "acme-new")))
-
     async def renewed() -> bool:
         return await works("acme-new")
 
-    await wait_until(renewed, "the new key")
+    url = f"{tenants.url.replace('http', 'ws')}/responses"
+    async with connect(url, additional_headers={"Authorization": "Bearer acme-old"}) as opened_before:
+        swap(secret, "second", BEFORE.replace(block("acme", "acme-old"), block("acme", "acme-new")))
+        await wait_until(renewed, "the new key")
+        await opened_before.send('{"type":"response.create","input":"too late"}')
+        assert orjson.loads(await opened_before.recv())["error"]["code"] == "invalid_api_key"
     assert not await works("acme-old")
     assert await works("beta-key")
     assert await sound() == "1.0"
