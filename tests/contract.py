@@ -34,6 +34,7 @@ TEXTS = {
     "response.output_text.delta": ("response.output_text.done", "text"),
     "response.refusal.delta": ("response.refusal.done", "refusal"),
     "response.reasoning.delta": ("response.reasoning.done", "text"),
+    "response.reasoning_summary_text.delta": ("response.reasoning_summary_text.done", "text"),
 }
 ENDS = dict(TEXTS.values())
 
@@ -109,6 +110,8 @@ class _Item:
     def __init__(self, added: Json) -> None:
         self.added = added
         self.parts: list[Json] = []
+        self.summary: list[Json] = []
+        self.annotations: list[Json] = []
         self.pieces: list[str] | None = None
         self.ended: str | None = None
         self.done: Json | None = None
@@ -119,14 +122,23 @@ class _Item:
         assert said == whole, f"the deltas say {said!r}, the end says {whole!r}"
         self.ended = whole
 
-    def open_part(self, index: int) -> None:
+    def open_part(self, event: Json) -> None:
         assert self.pieces is None, "a part was opened before the one before it was done"
-        assert index == len(self.parts), f"content index {index} after {len(self.parts)} parts"
-        self.pieces, self.ended = [], None
+        self.check_index(event)
+        self.pieces, self.annotations, self.ended = [], [], None
 
-    def end_part(self, part: Json) -> None:
+    def check_index(self, event: Json) -> None:
+        """Content and summary are counted apart."""
+        index, parts = event.get("content_index"), self.parts
+        if index is None:
+            index, parts = event["summary_index"], self.summary
+        assert index == len(parts), f"index {index} after {len(parts)} parts"
+
+    def end_part(self, event: Json) -> None:
+        part = event["part"]
         assert self.ended == part.get("text", part.get("refusal")), "the part differs from its text"
-        self.parts.append(part)
+        assert part.get("annotations", []) == self.annotations, "the part differs from its annotations' events"
+        (self.summary if "summary_index" in event else self.parts).append(part)
         self.pieces = None
 
     def end(self, item: Json) -> None:
@@ -139,6 +151,7 @@ class _Item:
         else:
             assert self.pieces is None, "an item was done before its part"
             assert self.parts == item["content"], "the item differs from its parts"
+            assert self.summary == item.get("summary", []), "the item differs from its summary's parts"
         assert item.get("status") != "in_progress", "an item was done while in progress"
         self.done = item
 
@@ -169,10 +182,13 @@ class _Stream:
         match event["type"]:
             case "response.output_item.done":
                 item.end(event["item"])
-            case "response.content_part.added":
-                item.open_part(event["content_index"])
-            case "response.content_part.done":
-                item.end_part(event["part"])
+            case "response.content_part.added" | "response.reasoning_summary_part.added":
+                item.open_part(event)
+            case "response.content_part.done" | "response.reasoning_summary_part.done":
+                item.end_part(event)
+            case "response.output_text.annotation.added":
+                assert event["annotation_index"] == len(item.annotations), "an annotation out of order"
+                item.annotations.append(event["annotation"])
             case "response.function_call_arguments.delta":
                 item.pieces = [*(item.pieces or []), event["delta"]]
             case "response.function_call_arguments.done":
@@ -180,7 +196,7 @@ class _Stream:
             case kind if kind in TEXTS:
                 assert item.pieces is not None, f"{kind} before its part was added"
                 assert item.ended is None, f"{kind} after its end"
-                assert event["content_index"] == len(item.parts), f"{kind} for another part"
+                item.check_index(event)
                 item.pieces.append(event["delta"])
             case kind:
                 item.end_text(event[ENDS[kind]])

@@ -1,5 +1,6 @@
 """What real chat-completions servers send, as bytes: the peculiarities that `tests/fake_upstream.py` can play."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,6 +67,25 @@ class Script:
     content_type: str = "text/event-stream"
 
 
+@dataclass(frozen=True)
+class Voice:
+    """How an answer is told in one of the two APIs: what comes before the words, each word, what ends them, and the
+    end with the usage; or all of it as one document."""
+
+    start: bytes
+    say: Callable[[str], bytes]
+    stop: Callable[[str], bytes]
+    tail: Callable[[str, Json], bytes]
+    whole: Callable[[str, Json], bytes]
+
+
+CHAT = Voice(
+    b"",
+    say,
+    lambda _: STOP,
+    lambda _, count: sse(chunk(choices=[], usage=count)) + DONE,
+    lambda text, count: whole({"content": text}, usage=count),
+)
 HELLO = say("Hello") + say(" world")
 SCRIPTS: dict[str, Script] = {
     "azure": events(

@@ -1,4 +1,4 @@
-"""A chat-completions server in a process of its own, which answers as real servers do, well and badly.
+"""A server of models in a process of its own, which answers as real servers do, well and badly.
 
     python -m tests.fake_upstream --port 4010
 
@@ -28,6 +28,8 @@ The model's name says how. Streamed or not, unless it says otherwise:
     fake-REFUSAL          an error of tests/fake_scripts.py
     fake-context-N, …     a context of N tokens, and summaries from every model: tests/fake_context.py
 
+POST /v1/responses does the same in the other API, with the scripts of tests/fake_responses.py.
+
 GET /requests: the last 1000 requests, oldest first, as {"body", "headers", "port", "dropped"} (the port that
 the client sent from; whether it left before the end). GET /v1/models. GET /readyz.
 """
@@ -49,16 +51,18 @@ from aiohttp import web
 
 from local.children import free_port
 from local.parts import start_module
+from tests import fake_responses
 from tests.fake_context import CONTEXT, add_counting, over_context, summary_of, tokens_of
 from tests.fake_scripts import (
+    CHAT,
     DONE,
     REFUSALS,
     SCRIPTS,
-    STOP,
     USAGE_CHUNK,
+    Script,
+    Voice,
     chunk,
     error_body,
-    say,
     sse,
     tool,
     usage,
@@ -101,8 +105,12 @@ class Fake:
 
     async def _answer(self, request: web.Request, body: Json) -> web.StreamResponse:
         name = body["model"].removeprefix("fake-")
-        if name in SCRIPTS:
-            return await _send(request, SCRIPTS[name].pieces, SCRIPTS[name].content_type)
+        native = request.path.endswith("/responses")
+        scripts = fake_responses.SCRIPTS if native else SCRIPTS
+        if name in scripts:
+            return await _send(request, scripts[name].pieces, scripts[name].content_type)
+        if native:
+            body = fake_responses.as_chat(body)
         if refusal := self._refusal(request, body, name) or over_context(body, name):
             return refusal
         if name == "drop":
@@ -112,10 +120,13 @@ class Fake:
         if name == "hang":
             await asyncio.Event().wait()
         if name == "tool" and body["messages"][-1]["role"] != "tool":
-            return await _call_tool(request, body)
-        return await self._speak(request, body, name)
+            script = fake_responses.called(body) if native else _call_tool(body)
+            return await _send(request, script.pieces, script.content_type)
+        return await self._speak(request, body, name, fake_responses.VOICE if native else CHAT)
 
     def _refusal(self, request: web.Request, body: Json, name: str) -> web.Response | None:
+        if error := fake_responses.refused(body):
+            return web.Response(status=400, body=error)
         if name in REFUSALS:
             status, refusal, headers = REFUSALS[name]
             return web.Response(status=status, body=refusal, headers=headers)
@@ -136,23 +147,26 @@ class Fake:
                 return web.Response(status=status, body=error_body(status), headers=headers)
         return None
 
-    async def _speak(self, request: web.Request, body: Json, name: str) -> web.StreamResponse:
+    async def _speak(self, request: web.Request, body: Json, name: str, voice: Voice) -> web.StreamResponse:
         words = self._words(body, name)
+        text = "".join(words)
         count = usage(tokens_of(body["messages"]), len(words))
         if not body.get("stream"):
             await self._pause(request, name, FIRST_TOKENS)
-            return web.Response(body=whole({"content": "".join(words)}, usage=count), content_type="application/json")
+            return web.Response(body=voice.whole(text, count), content_type="application/json")
         response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
         await response.prepare(request)
+        if voice.start:
+            await response.write(voice.start)
         for number, word in enumerate(words):
             await self._pause(request, name, number)
             if number == FIRST_TOKENS and name == "cut":
                 await response.write_eof()
                 return response
-            await response.write(say(word))
-        await response.write(STOP)
+            await response.write(voice.say(word))
+        await response.write(voice.stop(text))
         await self._pause(request, name, len(words))
-        await response.write(sse(chunk(choices=[], usage=count)) + DONE)
+        await response.write(voice.tail(text, count))
         if name == "late-end":
             await asyncio.sleep(LATE_SECONDS)
         await response.write_eof()
@@ -161,7 +175,7 @@ class Fake:
     def _words(self, body: Json, name: str) -> list[str]:
         if summary := summary_of(body["messages"]):
             return [summary]
-        if name == "history":
+        if name in ("history", "foreign"):
             return ["\n".join(f"{message['role']}: {_text(message)}" for message in body["messages"])]
         if CONTEXT.fullmatch(name):
             return ["word1"]
@@ -194,19 +208,19 @@ def _break(request: web.Request) -> web.StreamResponse:
     return web.StreamResponse()
 
 
-async def _call_tool(request: web.Request, body: Json) -> web.StreamResponse:
+def _call_tool(body: Json) -> Script:
     name = body["tools"][0]["function"]["name"]
     call = {"id": "call_fake", "type": "function", "function": {"name": name, "arguments": '{"city": "Oslo"}'}}
     if not body.get("stream"):
         answer = whole({"content": None, "tool_calls": [call]}, "tool_calls", usage=usage(10, 2))
-        return await _send(request, [answer], "application/json")
+        return Script([answer], "application/json")
     pieces = [
         tool({"index": 0, **call, "function": {"name": name, "arguments": ""}}),
         tool({"index": 0, "function": {"arguments": '{"city": '}}),
         tool({"index": 0, "function": {"arguments": '"Oslo"}'}}),
         sse(chunk(finish="tool_calls")) + USAGE_CHUNK + DONE,
     ]
-    return await _send(request, pieces, "text/event-stream")
+    return Script(pieces)
 
 
 async def _send(
@@ -242,7 +256,9 @@ def make_app() -> web.Application:
     app = web.Application(client_max_size=64 * 1024 * 1024)
     for root in ("", "/vllm", "/llama"):
         app.router.add_post(f"{root}/v1/chat/completions", fake.answer)
+        app.router.add_post(f"{root}/v1/responses", fake.answer)
     add_counting(app.router)
+    app.router.add_post("/v1/responses/input_tokens", fake_responses.count)
     app.router.add_post("/release/{name}", fake.release)
     app.router.add_get("/requests", fake.list_requests)
     app.router.add_get("/v1/models", _models)

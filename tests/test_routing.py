@@ -256,7 +256,7 @@ def test_every_fault_of_the_file_is_told_with_its_place(folder: Path) -> None:
             "  OPENAI_BASE_URL and UPSTREAMS_FILE are both set: name that server in the file",
             "  PORT='x' must be a whole number from 1 to 65535",
             "default is unknown here; the file has the tables 'providers' and 'models'",
-            "providers.first.kind should be 'chat_completions' or 'echo'",
+            "providers.first.kind should be 'chat_completions', 'responses' or 'echo'",
             "providers.first.base_url must be the provider's URL, such as https://api.openai.com/v1",
             "providers.second.key is unknown here",
             "providers.second.base_url must be the provider's URL, such as https://api.openai.com/v1",

@@ -24,6 +24,7 @@ CODES: dict[int, dict[str, str]] = {
         "previous_response_not_found": "Over a WebSocket: no such response, or no longer in this connection's memory.",
         "websocket_connection_limit_reached": "Over a WebSocket: the connection's time is over; open a new one.",
         "context_length_exceeded": "The input is too long for the model.",
+        "unsupported_parameter": "The model's provider has no word for such a parameter.",
         "unsupported_content": "The model can't take such content.",
         "upstream_rejected": "The model provider refused the request.",
         "client_left": "The connection ended before the body was whole.",

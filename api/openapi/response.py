@@ -75,6 +75,9 @@ OF_ITEM = {"item_id": TEXT, **IN_OUTPUT}
 IN_ITEM = {**OF_ITEM, "content_index": WHOLE}
 ITEM = {**IN_OUTPUT, "item": ref("OutputItem")}
 PART = {**IN_ITEM, "part": ref("OutputPart")}
+IN_SUMMARY = {**OF_ITEM, "summary_index": WHOLE}
+SUMMARY = {**IN_SUMMARY, "part": ref("SummaryTextPart")}
+ANNOTATION = {"annotation_index": WHOLE, "annotation": {"type": "object", "additionalProperties": True}}
 LOGPROBS = {"logprobs": array({"type": "object", "additionalProperties": True})}
 
 # Beside `type` as OpenAI's SDKs have them, and once more as the specification does.
@@ -88,10 +91,15 @@ EVENTS: dict[str, tuple[str, dict[str, Json]]] = {
     "response.content_part.added": ("A part of an item begins.", PART),
     "response.output_text.delta": ("More text.", {**IN_ITEM, "delta": TEXT, **LOGPROBS}),
     "response.output_text.done": ("The whole text of the part.", {**IN_ITEM, "text": TEXT, **LOGPROBS}),
+    "response.output_text.annotation.added": ("The text cites a page.", {**IN_ITEM, **ANNOTATION}),
     "response.refusal.delta": ("More of a refusal.", {**IN_ITEM, "delta": TEXT}),
     "response.refusal.done": ("The whole refusal.", {**IN_ITEM, "refusal": TEXT}),
     "response.reasoning.delta": ("More of what the model thinks.", {**IN_ITEM, "delta": TEXT}),
     "response.reasoning.done": ("All that the model thought.", {**IN_ITEM, "text": TEXT}),
+    "response.reasoning_summary_part.added": ("A part of a summary of what the model thought begins.", SUMMARY),
+    "response.reasoning_summary_text.delta": ("More of the summary.", {**IN_SUMMARY, "delta": TEXT}),
+    "response.reasoning_summary_text.done": ("The whole text of the part.", {**IN_SUMMARY, "text": TEXT}),
+    "response.reasoning_summary_part.done": ("The whole part of the summary.", SUMMARY),
     "response.function_call_arguments.delta": ("More of a call's arguments.", {**OF_ITEM, "delta": TEXT}),
     "response.function_call_arguments.done": ("The whole arguments.", {**OF_ITEM, "arguments": TEXT}),
     "response.content_part.done": ("The whole part.", PART),

@@ -9,8 +9,8 @@ from api.schemas.parts import Json, Model, Name, Text, type_tag
 
 LEAST_THRESHOLD = 1000
 
-# What images were sent is always told; no chat-completions server encrypts its reasoning; the others belong to tools
-# that are not here, so there is never anything to include.
+# What images were sent is always told; only providers that speak the Responses API encrypt their reasoning; the others
+# belong to tools that are not here, so there is never anything to include.
 Includable = Literal[
     "reasoning.encrypted_content",
     "message.input_image.image_url",

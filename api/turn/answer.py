@@ -5,51 +5,26 @@ from typing import Any, Protocol
 import orjson
 
 from api.ids import new_id
-from api.upstream.exchange import Delta, Finish, Reasoning, Refusal, Text, ToolCall, UpstreamError, Usage
+from api.turn.parts import Part
+from api.upstream.exchange import (
+    Annotation,
+    Delta,
+    Finish,
+    ItemEnd,
+    Reasoning,
+    Refusal,
+    Summary,
+    Text,
+    ToolCall,
+    UpstreamError,
+    Usage,
+)
 
 Json = dict[str, Any]
 
 
-# Which field of a content part a delta event adds to.
-DELTA_FIELDS = {
-    "response.output_text.delta": "text",
-    "response.reasoning.delta": "text",
-    "response.refusal.delta": "refusal",
-}
-
-
 class Emit(Protocol):
     def __call__(self, event: bytes, fields: bytes) -> None: ...
-
-
-class _Part:
-    """One open content part of a message or a reasoning item."""
-
-    def __init__(self, kind: str, item_id: str, output_index: int, content_index: int) -> None:
-        self.kind = kind
-        self.pieces: list[str] = []
-        self.head = b'"item_id":"%b","output_index":%d,"content_index":%d,' % (
-            item_id.encode(),
-            output_index,
-            content_index,
-        )
-        match kind:
-            case "output_text":
-                self.event, self.tail = b"response.output_text", b',"logprobs":[]'
-            case "refusal":
-                self.event, self.tail = b"response.refusal", b""
-            case _:
-                self.event, self.tail = b"response.reasoning", b""
-
-    def body(self) -> Json:
-        text = "".join(self.pieces)
-        match self.kind:
-            case "output_text":
-                return {"type": "output_text", "text": text, "annotations": [], "logprobs": []}
-            case "refusal":
-                return {"type": "refusal", "refusal": text}
-            case _:
-                return {"type": "reasoning_text", "text": text}
 
 
 class Answer:
@@ -62,7 +37,9 @@ class Answer:
         self.finish: Finish | None = None
         self.callable_tools: frozenset[str] | None = None
         """The functions that the client allows; None: any."""
-        self._part: _Part | None = None
+        self._part: Part | None = None
+        self._summary = 0
+        """Which part of a reasoning's summary is being told."""
         self._calls: dict[int, tuple[int, list[str]]] = {}
         self._open: set[int] = set()
 
@@ -97,6 +74,8 @@ class Answer:
         match delta:
             case Reasoning(text):
                 self._add_content("reasoning", "reasoning_text", text)
+            case Summary():
+                self._add_summary(delta)
             case Refusal(text):
                 self._add_content("message", "refusal", text)
             case ToolCall():
@@ -105,6 +84,20 @@ class Answer:
                 self.usage = delta if self.usage is None else self.usage.plus(delta)
             case Finish():
                 self.finish = delta
+            case Annotation() | ItemEnd():
+                self._mark(delta)
+
+    def _mark(self, delta: Annotation | ItemEnd) -> None:
+        if isinstance(delta, Annotation):
+            self._annotate(delta.annotation)
+        else:
+            self._end_item(delta.encrypted_content)
+
+    def _add_summary(self, delta: Summary) -> None:
+        if delta.number != self._summary:
+            self._close_part()
+            self._summary = delta.number
+        self._add_content("reasoning", "summary_text", delta.text)
 
     def add_whole(self, item: Json, usage: Usage) -> None:
         """An item that comes all at once, ahead of the others, and what it cost."""
@@ -119,7 +112,7 @@ class Answer:
         part.pieces.append(text)
         self._emit(part.event + b".delta", part.head + b'"delta":' + orjson.dumps(text) + part.tail)
 
-    def _open_part(self, item_type: str, kind: str) -> _Part:
+    def _open_part(self, item_type: str, kind: str) -> Part:
         self._close_part()
         last = len(self.items) - 1
         if last not in self._open or self.items[last]["type"] != item_type:
@@ -131,8 +124,9 @@ class Answer:
                 else {"id": new_id("rs_"), "type": "reasoning", "summary": [], "content": []}
             )
         item = self.items[last]
-        self._part = part = _Part(kind, item["id"], last, len(item["content"]))
-        self._emit(b"response.content_part.added", part.head + b'"part":' + orjson.dumps(part.body()))
+        parts = item["summary"] if kind == "summary_text" else item["content"]
+        self._part = part = Part(kind, item["id"], last, len(parts))
+        self._emit(part.added, part.head + b'"part":' + orjson.dumps(part.body()))
         return part
 
     def _open_item(self, item: Json) -> None:
@@ -175,11 +169,29 @@ class Answer:
         if part is None:
             return
         body = part.body()
-        self.items[-1]["content"].append(body)
+        self.items[-1][part.list_name].append(body)
         text = body["refusal"] if part.kind == "refusal" else body["text"]
         field = b"refusal" if part.kind == "refusal" else b"text"
         self._emit(part.event + b".done", part.head + b'"%b":%b' % (field, orjson.dumps(text)) + part.tail)
-        self._emit(b"response.content_part.done", part.head + b'"part":' + orjson.dumps(body))
+        self._emit(part.done, part.head + b'"part":' + orjson.dumps(body))
+
+    def _annotate(self, annotation: Json) -> None:
+        part = self._part
+        if part is not None and part.kind == "output_text":
+            index = b'"annotation_index":%d,"annotation":' % len(part.annotations)
+            part.annotations.append(annotation)
+            self._emit(part.event + b".annotation.added", part.head + index + orjson.dumps(annotation))
+
+    def _end_item(self, encrypted_content: str | None) -> None:
+        self._close_part()
+        self._summary = 0
+        if encrypted_content:
+            last = len(self.items) - 1
+            if last not in self._open or self.items[last]["type"] != "reasoning":
+                self._close_content_items()
+                self._open_item({"id": new_id("rs_"), "type": "reasoning", "summary": [], "content": []})
+            self.items[-1]["encrypted_content"] = encrypted_content
+        self._close_content_items()
 
     def _close_content_items(self) -> None:
         calls = {index for index, _ in self._calls.values()}
@@ -209,30 +221,3 @@ class Answer:
         """End what is still open; not `whole`: the answer stopped early and says so in its last items."""
         self._close_part()
         self._close_items("completed" if whole else "incomplete")
-
-
-def rebuild(events: list[Json]) -> list[Json]:
-    """The output items that the logged events of a dead process tell of; what was open is `incomplete`."""
-    items: list[Json] = []
-    for event in events:
-        if event["type"] == "response.output_item.added":
-            items.append(event["item"])
-        elif "output_index" in event:
-            items[event["output_index"]] = _grown(items[event["output_index"]], event)
-    for item in items:
-        if item.get("status") == "in_progress":
-            item["status"] = "incomplete"
-    return items
-
-
-def _grown(item: Json, event: Json) -> Json:
-    match event["type"]:
-        case "response.output_item.done":
-            return dict(event["item"])
-        case "response.content_part.added":
-            item["content"].append(event["part"])
-        case "response.function_call_arguments.delta":
-            item["arguments"] += event["delta"]
-        case kind if kind in DELTA_FIELDS:
-            item["content"][event["content_index"]][DELTA_FIELDS[kind]] += event["delta"]
-    return item

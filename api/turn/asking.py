@@ -53,6 +53,9 @@ def make_ask(request: CreateResponse, model: str, items: list[Json]) -> Ask:
         text_format=request.text_format,
         verbosity=request.verbosity,
         reasoning_effort=request.reasoning.effort if request.reasoning else None,
+        reasoning_summary=request.reasoning.summary if request.reasoning else None,
+        encrypted_reasoning="reasoning.encrypted_content" in (request.include or ()),
+        prompt_cache_key=request.prompt_cache_key,
         safety_identifier=request.safety_identifier,
         further=request.further,
     )

@@ -14,11 +14,11 @@ from api.errors import ApiError
 from api.history import Ending
 from api.history_losses import Ended
 from api.history_orphans import Orphan
-from api.turn.answer import rebuild
 from api.turn.body import Verdict, conclude, with_output
 from api.turn.ending import make_ending
 from api.turn.events import payload, split, terminal_frame
 from api.turn.follow import ended_body
+from api.turn.rebuilding import rebuild
 from api.turn.takeup import MOST_TAKEUPS, take_up
 from core.store import UNREACHABLE
 

@@ -8,37 +8,40 @@ from collections.abc import Awaitable, Callable
 
 from api.upstream.estimate import estimated_input_tokens, has_media, text_of
 from api.upstream.exchange import Ask, Count, Json, UpstreamError
-from api.upstream.messages import chat_request
 
 # What a server knows to count may change with its next version.
 LOOK_AGAIN_SECONDS = 300.0
+# What the endpoint `input_tokens` takes of a question.
+COUNTED = ("model", "input", "instructions", "tools", "tool_choice", "parallel_tool_calls", "text", "reasoning")
 
 Post = Callable[[str, Json], Awaitable[Json | None]]
-"""Ask a path beside `/v1` of the server: its answer, or None when it has no such endpoint. Raises UpstreamError."""
+"""Ask another path of the server: its answer, or None when it has no such endpoint. Raises UpstreamError."""
 Way = Callable[[Post, Ask, Json], Awaitable[int | None]]
+"""`Json`: the body with which the question itself would be asked."""
 
 
 class Counter:
     """Finds out with its first question how its server counts."""
 
-    def __init__(self, post: Post) -> None:
+    def __init__(self, post: Post, ways: tuple[Way, ...], body_of: Callable[[Ask], Json]) -> None:
         self._post = post
-        self._ways: tuple[Way, ...] = WAYS
+        self._all = self._ways = ways
+        self._body_of = body_of
         self._look_again_at = 0.0
 
     async def count(self, ask: Ask) -> Count:
         """Never raises for what the server does: then the count is an estimate."""
-        chat = chat_request(ask, stream=False, openai=False)
+        body = self._body_of(ask)
         now = time.monotonic()
         if now > self._look_again_at:
-            self._ways = WAYS
+            self._ways = self._all
         try:
             for way in self._ways:
-                tokens = await way(self._post, ask, chat)
+                tokens = await way(self._post, ask, body)
                 if tokens is not None:
                     self._settle((way,), now)
                     # The template knows where an image goes, and not what it costs.
-                    return Count(tokens, estimated=way is _by_text or has_media(ask))
+                    return Count(tokens, estimated=way is _by_text or (way is not _by_input_tokens and has_media(ask)))
         except UpstreamError:
             return Count(estimated_input_tokens(ask), estimated=True)
         self._settle((), now)
@@ -69,6 +72,11 @@ async def _by_text(post: Post, ask: Ask, _: Json) -> int | None:
     return _whole(await post("extras/tokenize/count", {"model": ask.model, "input": text_of(ask)}), "count")
 
 
+async def _by_input_tokens(post: Post, _: Ask, body: Json) -> int | None:
+    """The Responses API has an endpoint for it."""
+    return _whole(await post("input_tokens", {name: body[name] for name in COUNTED if name in body}), "input_tokens")
+
+
 def _chat_alone(chat: Json) -> Json:
     return {name: chat[name] for name in ("model", "messages", "tools") if name in chat}
 
@@ -78,4 +86,5 @@ def _whole(answer: Json | None, name: str) -> int | None:
     return value if isinstance(value, int) else None
 
 
-WAYS: tuple[Way, ...] = (_by_messages, _by_template, _by_text)
+CHAT_WAYS: tuple[Way, ...] = (_by_messages, _by_template, _by_text)
+RESPONSES_WAYS: tuple[Way, ...] = (_by_input_tokens,)

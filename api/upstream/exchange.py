@@ -28,7 +28,11 @@ class Ask:
     text_format: Json | None = None
     verbosity: str | None = None
     reasoning_effort: str | None = None
+    reasoning_summary: str | None = None
+    encrypted_reasoning: bool = False
+    """The client wants the model's reasoning in a sealed form, to give it back with its next question."""
     safety_identifier: str | None = None
+    prompt_cache_key: str | None = None
     further: Json = field(default_factory=dict)
     """Parameters that only chat-completions servers know (`stop`, `seed`, …), as they are sent."""
 
@@ -41,8 +45,28 @@ class Reasoning(NamedTuple):
     text: str
 
 
+class Summary(NamedTuple):
+    """A piece of what the model tells of its reasoning; `number` counts the parts of one reasoning item from 0."""
+
+    number: int
+    text: str
+
+
 class Refusal(NamedTuple):
     text: str
+
+
+class Annotation(NamedTuple):
+    """Of the text before it: a `url_citation` of the Responses API."""
+
+    annotation: Json
+
+
+class ItemEnd(NamedTuple):
+    """The message or the reasoning before it is whole; what text follows belongs to another one. Upstreams that know
+    no items don't say this. `encrypted_content` is reasoning that the client can't read and gives back."""
+
+    encrypted_content: str | None
 
 
 class ToolCall(NamedTuple):
@@ -85,7 +109,7 @@ class Finish(NamedTuple):
     reason: Literal["stop", "length", "content_filter", "tool_calls"]
 
 
-Delta = Text | Reasoning | Refusal | ToolCall | Usage | Finish
+Delta = Text | Reasoning | Summary | Refusal | Annotation | ItemEnd | ToolCall | Usage | Finish
 
 
 class UpstreamError(Exception):

@@ -14,6 +14,7 @@ MESSAGE_CHARACTERS = 300
 # 409 is OpenAI's "another request holds this resource"; the others are what RFC 9110 calls temporary.
 PASSING = frozenset({408, 409, 425, 429, 500, 502, 503, 504, 529})
 TOO_LONG_CODES = frozenset({"context_length_exceeded", "exceed_context_size_error"})
+FOREIGN_REASONING_CODES = frozenset({"invalid_encrypted_content"})
 TOO_LONG_WORDS = re.compile(r"context (length|size|window)|maximum context|prompt is too long", re.IGNORECASE)
 
 
@@ -23,6 +24,13 @@ class ProviderError(UpstreamError):
 
 class PassingError(ProviderError):
     """A failure that another attempt may not meet."""
+
+
+class ForeignReasoningError(UpstreamError):
+    """The provider can't open sealed reasoning: another one, or another account, made it."""
+
+    def __init__(self) -> None:
+        super().__init__(400, "upstream_rejected", "the model provider can't read the encrypted reasoning of the input")
 
 
 class EmptyStreamError(ProviderError):
@@ -63,6 +71,8 @@ def failure(status: int, error: Any, key: str, retry_after_seconds: float | None
         # Whatever the status: llama-cpp-python has 500 for it, and no other attempt makes the question shorter.
         message = words or "the input exceeds the model's context"
         return UpstreamError(400, "context_length_exceeded", message, param="input")
+    if _codes(error) & FOREIGN_REASONING_CODES:
+        return ForeignReasoningError()
     match status:
         case 429:
             if _codes(error) & {"insufficient_quota"}:

@@ -7,7 +7,7 @@ import aiohttp
 
 from api.upstream.exchange import Delta, UpstreamError
 from api.upstream.failures import EmptyStreamError, cut, timed_out
-from api.upstream.reply import Reply
+from api.upstream.payloads import Reply
 from api.upstream.sse import Decoder
 
 # After [DONE] only the end of the HTTP body is missing. A server that keeps it back costs a new connection, not a wait.

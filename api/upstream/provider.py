@@ -8,11 +8,12 @@ from typing import TypeVar
 
 from api import metrics
 from api.upstream.breaker import Breaker
-from api.upstream.chat_completions import ChatCompletions
+from api.upstream.dialects import CHAT_COMPLETIONS, RESPONSES
 from api.upstream.echo import Echo
 from api.upstream.estimate import estimated_input_tokens
 from api.upstream.exchange import Ask, Count, Delta, Stream, Upstream, UpstreamError
 from api.upstream.failures import PassingError, ProviderError
+from api.upstream.http import HttpUpstream
 from api.upstream.settings import ProviderSettings
 
 T = TypeVar("T")
@@ -119,6 +120,9 @@ class Provider:
         places = self._places
         if places is None:
             return
+        if not places.locked():
+            await places.acquire()  # at once: a time-out would cost more than all else here
+            return
         try:
             async with asyncio.timeout(self._wait_seconds):
                 await places.acquire()
@@ -138,4 +142,6 @@ def _upstream(settings: ProviderSettings) -> Upstream:
         case "echo":
             return Echo()
         case "chat_completions":
-            return ChatCompletions(settings.base_url, settings.key, settings.timeouts)
+            return HttpUpstream(CHAT_COMPLETIONS, settings.base_url, settings.key, settings.timeouts)
+        case "responses":
+            return HttpUpstream(RESPONSES, settings.base_url, settings.key, settings.timeouts)

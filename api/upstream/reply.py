@@ -1,14 +1,14 @@
-"""A provider's answer, whole or in chunks, read into deltas whatever its dialect."""
+"""An answer of chat completions, whole or in chunks, read into deltas whatever its server's peculiarities."""
 
-import re
 from typing import Any
 
 import orjson
 
 from api.ids import new_id
 from api.upstream.estimate import estimated_usage
-from api.upstream.exchange import Ask, Delta, Finish, Json, Reasoning, Refusal, Text, ToolCall, UpstreamError, Usage
+from api.upstream.exchange import Ask, Delta, Finish, Json, Reasoning, Refusal, Text, ToolCall, Usage
 from api.upstream.failures import cut, failure_in_answer, told, unreadable
+from api.upstream.payloads import Reply
 
 # Everything else that ends an answer ("stop", "eos", "end_turn", …) is a stop.
 REASONS = {
@@ -21,10 +21,6 @@ REASONS = {
     "function_call": Finish("tool_calls"),
 }
 BROKEN_OFF = frozenset({"error", "abort", "insufficient_system_resource"})
-NUL = b"\\u0000"
-# An escape; the group: a NUL.
-ESCAPE = re.compile(rb"\\(?:(u0000)|.)", re.DOTALL)
-SHAPE_ERRORS = (AttributeError, IndexError, KeyError, TypeError, ValueError)
 
 
 class _Call:
@@ -41,49 +37,14 @@ class _Call:
         self.held = ""
 
 
-class Reply:
-    """Feed it payloads in order; then `ending` tells how it ended.
-
-    `done`: the provider said that nothing will follow. `failure`: what it told, or what went wrong, in the middle; what
-    was read before that counts.
-    """
-
+class ChatReply(Reply):
     def __init__(self, ask: Ask, key: str) -> None:
-        self._ask = ask
-        self._key = key
+        super().__init__(ask, key)
         self._calls: list[_Call] = []
         self._usage: Usage | None = None
         self._characters = 0
-        self.finish: Finish | None = None
-        self.done = False
-        self.failure: UpstreamError | None = None
-
-    def read(self, payloads: list[bytes]) -> list[Delta]:
-        """What chunks brought; stops at the first failure and at [DONE]."""
-        deltas: list[Delta] = []
-        for payload in payloads:
-            try:
-                # PostgreSQL stores no NUL: the item would be kept from the history for one character of it.
-                chunk = orjson.loads(_without_nul(payload) if NUL in payload else payload)
-            except orjson.JSONDecodeError:
-                text = payload.strip()
-                if text == b"[DONE]":
-                    self.done = True
-                elif text:
-                    self.failure = unreadable("a chunk that is not JSON")
-                else:
-                    continue
-                break
-            try:
-                self._read_chunk(chunk, deltas)
-            except SHAPE_ERRORS:
-                self.failure = unreadable("a chunk of an unknown shape")
-            if self.failure is not None:
-                break
-        return deltas
 
     def ending(self) -> list[Delta]:
-        """The last deltas, once the provider ended; raises what it told or that it was cut."""
         if self.failure is not None:
             raise self.failure
         if self.finish is None and not self.done:
@@ -101,12 +62,12 @@ class Reply:
         last.append(Finish("tool_calls") if self._calls and finish.reason == "stop" else finish)
         return last
 
-    def _read_chunk(self, chunk: Any, deltas: list[Delta]) -> None:  # noqa: ANN401 - JSON of any shape
-        if usage := chunk.get("usage"):
+    def _read_document(self, document: Any, deltas: list[Delta]) -> None:  # noqa: ANN401 - JSON of any shape
+        if usage := document.get("usage"):
             self._usage = _usage(usage)
-        choices = chunk.get("choices")
-        if not choices or "error" in chunk:
-            if error := told(chunk):
+        choices = document.get("choices")
+        if not choices or "error" in document:
+            if error := told(document):
                 self.failure = failure_in_answer(error, self._key)
                 return
             if not choices:
@@ -206,10 +167,6 @@ class Reply:
         call = _Call(len(self._calls), index)
         self._calls.append(call)
         return call
-
-
-def _without_nul(payload: bytes) -> bytes:
-    return ESCAPE.sub(lambda escape: rb"\ufffd" if escape[1] else escape[0], payload)
 
 
 def _usage(usage: Json) -> Usage:

@@ -182,11 +182,12 @@ async def _models(routes: dict[str, Route]) -> dict[str, str]:
 
 
 def _for_target(ask: Ask, route: Route, model: str) -> Ask:
-    if ask.max_output_tokens is None and route.max_output_tokens is not None:
-        ask = dataclasses.replace(ask, max_output_tokens=route.max_output_tokens)
-    if model and model != ask.model:
-        ask = dataclasses.replace(ask, model=model)
-    return ask
+    name, limit = model or ask.model, ask.max_output_tokens
+    if limit is None:
+        limit = route.max_output_tokens
+    if name == ask.model and limit == ask.max_output_tokens:
+        return ask
+    return dataclasses.replace(ask, model=name, max_output_tokens=limit)
 
 
 async def _listed(provider: Provider) -> list[str] | UpstreamError:

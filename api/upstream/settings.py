@@ -13,7 +13,7 @@ LONGEST_MODEL = 256
 MOST_TARGETS = 16
 DEFAULT_RETRIES = 2
 
-Kind = Literal["chat_completions", "echo"]
+Kind = Literal["chat_completions", "responses", "echo"]
 ModelName = Annotated[str, Field(min_length=1, max_length=LONGEST_MODEL)]
 Tokens = Annotated[int, Field(ge=1, le=2**31 - 1)]
 

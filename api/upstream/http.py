@@ -1,20 +1,30 @@
-"""An OpenAI-compatible chat-completions server, over one HTTP session that is kept alive: one try of each call."""
+"""A server of models, over one HTTP session that is kept alive: one try of each call, in the server's dialect."""
 
 import asyncio
 import contextlib
+import dataclasses
 import io
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Protocol
 
 import aiohttp
 import orjson
 from yarl import URL
 
-from api.upstream.counting import Counter
+from api.upstream.counting import Counter, Way
 from api.upstream.exchange import Ask, Count, Delta, Json, Stream
-from api.upstream.failures import EmptyStreamError, PassingError, refused, timed_out, unreachable, unreadable
+from api.upstream.failures import (
+    EmptyStreamError,
+    ForeignReasoningError,
+    PassingError,
+    refused,
+    timed_out,
+    unreachable,
+    unreadable,
+)
 from api.upstream.flow import Flow
-from api.upstream.messages import chat_request
-from api.upstream.reply import Reply
+from api.upstream.payloads import Reply
 from api.upstream.settings import Timeouts
 from api.upstream.sse import Decoder
 
@@ -25,6 +35,23 @@ ERROR_BYTES = 64 * 1024
 LARGE_BODY_BYTES = 1024 * 1024
 # Nobody waits longer for a count: an estimate will do.
 COUNT_SECONDS = 5.0
+
+
+class Request(Protocol):
+    """The body of a question. `openai`: the server is OpenAI's own, which knows more than others."""
+
+    def __call__(self, ask: Ask, *, stream: bool, openai: bool) -> Json: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    path: str
+    request: Request
+    reply: Callable[[Ask, str], Reply]
+    ways: tuple[Way, ...]
+    """In which the server may count tokens."""
+    counts_beside: bool = False
+    """The endpoints for it are beside `/v1`, not below `path`."""
 
 
 class _Whole:
@@ -40,15 +67,16 @@ class _Whole:
         pass
 
 
-class ChatCompletions:
+class HttpUpstream:
     """Made outside of an event loop, it opens its session with the first request."""
 
-    def __init__(self, url: str, key: str, timeouts: Timeouts) -> None:
-        self._chat_url = URL(f"{url}/chat/completions")
+    def __init__(self, dialect: Dialect, url: str, key: str, timeouts: Timeouts) -> None:
+        self._dialect = dialect
+        self._url = URL(f"{url}/{dialect.path}")
         self._models_url = URL(f"{url}/models")
-        self._root = URL(url.removesuffix("/v1"))
-        self._counter = Counter(self._ask_beside)
-        self._openai = self._chat_url.host == OPENAI_HOST
+        self._openai = self._url.host == OPENAI_HOST
+        self._beside = URL(url.removesuffix("/v1")) if dialect.counts_beside else self._url
+        self._counter = Counter(self._ask_beside, dialect.ways, self._counted)
         self._key = key
         self._timeouts = timeouts
         self._stream_timeout = self._client_timeout(self._timeouts.first_token)
@@ -58,6 +86,8 @@ class ChatCompletions:
     async def begin(self, ask: Ask) -> Stream:
         try:
             return await self._begin(ask)
+        except ForeignReasoningError:
+            return await self._begin(_without_reasoning(ask))
         except EmptyStreamError:
             # llama.cpp's Python server answers so where the prompt is too long. Not streamed, it says what is wrong.
             try:
@@ -66,8 +96,17 @@ class ChatCompletions:
                 # It closes the connection after such a stream, which is back in the pool by then.
                 return _Whole(await self.complete(ask))
 
+    async def complete(self, ask: Ask) -> list[Delta]:
+        try:
+            return await self._complete(ask)
+        except ForeignReasoningError:
+            return await self._complete(_without_reasoning(ask))
+
     async def count(self, ask: Ask) -> Count:
         return await self._counter.count(ask)
+
+    def _counted(self, ask: Ask) -> Json:
+        return self._dialect.request(ask, stream=False, openai=False)
 
     async def models(self) -> list[str]:
         response = await self._sent(self._session.get(self._models_url, timeout=self._stream_timeout))
@@ -82,10 +121,10 @@ class ChatCompletions:
 
     async def _begin(self, ask: Ask) -> Stream:
         """Send the question and wait for the first token: the part that may be tried again."""
-        body = orjson.dumps(chat_request(ask, stream=True, openai=self._openai))
+        body = orjson.dumps(self._dialect.request(ask, stream=True, openai=self._openai))
         asked_at = asyncio.get_running_loop().time()
         response = await self._post(body, self._stream_timeout)
-        reply = Reply(ask, self._key)
+        reply = self._dialect.reply(ask, self._key)
         flow = Flow(response, reply, asked_at, self._timeouts.first_token, self._timeouts.between_tokens)
         try:
             flow.first = await flow.read()
@@ -94,11 +133,11 @@ class ChatCompletions:
             raise
         return flow
 
-    async def complete(self, ask: Ask) -> list[Delta]:
-        body = orjson.dumps(chat_request(ask, stream=False, openai=self._openai))
+    async def _complete(self, ask: Ask) -> list[Delta]:
+        body = orjson.dumps(self._dialect.request(ask, stream=False, openai=self._openai))
         response = await self._post(body, self._whole_timeout)
         answer = await _read(response)
-        reply = Reply(ask, self._key)
+        reply = self._dialect.reply(ask, self._key)
         reply.done = True
         if answer.lstrip().startswith((b"{", b"<")):
             return reply.read([answer]) + reply.ending()
@@ -106,12 +145,12 @@ class ChatCompletions:
         return reply.read([*decoder.feed(answer), decoder.end()]) + reply.ending()
 
     async def _ask_beside(self, path: str, body: Json) -> Json | None:
-        """An endpoint of the server's own, which stands beside `/v1`."""
+        """Another endpoint of the server."""
         data = io.BytesIO(orjson.dumps(body))
         try:
             async with (
                 asyncio.timeout(COUNT_SECONDS),
-                self._session.post(self._root / path, data=data, allow_redirects=False) as response,
+                self._session.post(self._beside / path, data=data, allow_redirects=False) as response,
             ):
                 answer = orjson.loads(await response.read()) if response.status == 200 else None
         except ValueError:
@@ -124,7 +163,7 @@ class ChatCompletions:
 
     async def _post(self, body: bytes, timeout: aiohttp.ClientTimeout) -> aiohttp.ClientResponse:  # noqa: ASYNC109
         data = body if len(body) < LARGE_BODY_BYTES else io.BytesIO(body)
-        return await self._sent(self._session.post(self._chat_url, data=data, timeout=timeout, allow_redirects=False))
+        return await self._sent(self._session.post(self._url, data=data, timeout=timeout, allow_redirects=False))
 
     async def _sent(self, request: Awaitable[aiohttp.ClientResponse]) -> aiohttp.ClientResponse:
         """The response if it is one with HTTP 200; raises what its status means otherwise."""
@@ -159,6 +198,11 @@ class ChatCompletions:
 
     def _client_timeout(self, read: float) -> aiohttp.ClientTimeout:
         return aiohttp.ClientTimeout(total=self._timeouts.whole, connect=self._timeouts.connect, sock_read=read)
+
+
+def _without_reasoning(ask: Ask) -> Ask:
+    """What the conversation's provider thought before; another one that steps in goes on without."""
+    return dataclasses.replace(ask, items=[item for item in ask.items if item["type"] != "reasoning"])
 
 
 async def _read(response: aiohttp.ClientResponse) -> bytes:
