@@ -2,12 +2,16 @@
 accumulators, pages, raw and streamed answers. docs/api.md has the table of these tests, endpoint by endpoint."""
 
 import inspect
+import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
+import httpx2
 import openai
 import pytest
+from openai.pagination import AsyncConversationCursorPage, SyncConversationCursorPage
+from openai.types.conversations import Conversation
 from pydantic import BaseModel
 
 from tests.running import Part, Service
@@ -179,6 +183,26 @@ async def test_a_conversation(client: Any) -> None:
         await done(client.conversations.retrieve(made.id))
 
 
+async def test_list_conversations(client: Any) -> None:
+    """An extension: the SDK has no method for it, but the pages are of the form that it can go through."""
+    topic = f"matrix {type(client).__name__}"
+    made = [await done(client.conversations.create(metadata={"topic": topic})) for _ in range(5)]
+    is_async = isinstance(client, openai.AsyncOpenAI)
+    page = AsyncConversationCursorPage[Conversation] if is_async else SyncConversationCursorPage[Conversation]
+    options = {"params": {"limit": 2, "metadata[topic]": topic}}
+    listed = await every(client.get_api_list("/conversations", model=Conversation, page=page, options=options))
+    assert listed == made[::-1]
+
+
+async def test_export_a_conversation(client: Any) -> None:
+    conversation = await done(client.conversations.create(items=[HELLO, HELLO]))
+    items = await every(client.conversations.items.list(conversation.id, order="asc"))
+    export = await done(client.get(f"/conversations/{conversation.id}/export", cast_to=httpx2.Response))
+    head, *rest = (json.loads(line) for line in export.text.splitlines())
+    assert head == conversation.to_dict()
+    assert rest == [item.to_dict() for item in items]
+
+
 async def test_items_of_a_conversation(client: Any) -> None:
     conversation = await done(client.conversations.create(items=[HELLO]))
     made = await done(client.conversations.items.create(conversation.id, items=[HELLO, HELLO]))
@@ -213,6 +237,18 @@ async def test_parse_a_chat_completion(echo: Any) -> None:
     messages = [{"role": "user", "content": OSLO.model_dump_json()}]
     parsed = await done(echo.chat.completions.parse(model="echo", messages=messages, response_format=City))
     assert parsed.choices[0].message.parsed == OSLO
+
+
+async def test_talk_over_a_websocket(client: Any) -> None:
+    asked: dict[str, Any] = {"input": "hello"}
+    async with entered(client.responses.connect()) as connection:
+        for wanted in (SAID, f"{SAID}\nassistant: {SAID}\nuser: again"):
+            await done(connection.response.create(model="fake-history", **asked))
+            event = await done(connection.recv())
+            while event.type != "response.completed":
+                event = await done(connection.recv())
+            assert event.response.output[0].content[0].text == wanted
+            asked = {"input": "again", "previous_response_id": event.response.id}
 
 
 async def test_models(client: Any) -> None:
