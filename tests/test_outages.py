@@ -197,9 +197,11 @@ async def test_redis_away(
         refusals, told, stored = await asyncio.gather(
             asyncio.gather(*turns), items_of(client, talk.conversation), client.responses.retrieve(response.id)
         )
-        for status, says_when, seconds in (first, *refusals):
+        for status, says_when, _ in (first, *refusals):
             assert (status, says_when) == (503, True)
-            assert seconds < (3 if how == "killed" else 6)
+        assert first[2] < (3 if how == "killed" else 6)
+        # One hang is enough for all.
+        assert max(seconds for *_, seconds in refusals) < 2
         assert (told, stored.output_text) == (talk.told, ANSWER)
         assert await ask(client, "hello", store=False) == ANSWER
         assert await rest(await stream(client, "hello", store=False)) == (ANSWER, "response.completed")
