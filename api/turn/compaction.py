@@ -1,5 +1,6 @@
 """Compaction: the model writes a summary of what lies back, and is asked with that from then on."""
 
+import asyncio
 from dataclasses import replace
 from typing import Any
 
@@ -8,12 +9,15 @@ from api.turn.memory import Context, compaction_item, context_of, with_memory
 from api.turn.turns import last_cut
 from api.upstream.estimate import estimated_input_tokens
 from api.upstream.exchange import Ask, Text, UpstreamError, Usage
+from api.upstream.failures import timed_out
 from api.upstream.routing import Routing
 
 Json = dict[str, Any]
 
 # For the model's thoughts before it, too.
 SUMMARY_TOKENS = 4096
+# All its parts together: the answer's time begins after it.
+SUMMARY_SECONDS = 300.0
 # A transcript that is too long is summarized in halves, these in halves again, so often.
 MOST_HALVINGS = 5
 # Below this share of the threshold not even a bad estimate is over it, and nobody needs to count.
@@ -59,9 +63,13 @@ async def _exceeds(upstream: Routing, ask: Ask, threshold: int) -> bool:
 
 
 async def summarize(upstream: Routing, model: str, context: Context, instructions: str | None) -> tuple[str, Usage]:
-    """Raises UpstreamError."""
+    """Raises UpstreamError, also when it takes too long."""
     transcript = "\n\n".join(filter(None, map(_told, context.items)))
-    return await _summarize(upstream, model, transcript, context.summary, instructions, 0)
+    try:
+        async with asyncio.timeout(SUMMARY_SECONDS):
+            return await _summarize(upstream, model, transcript, context.summary, instructions, 0)
+    except TimeoutError as error:
+        raise timed_out("before its summary was whole") from error
 
 
 async def _summarize(

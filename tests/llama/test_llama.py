@@ -14,6 +14,7 @@ from tests.conftest import StartService
 from tests.llama.conftest import CONTEXT_TOKENS
 from tests.running import Part, Service
 from tests.talking import talk
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.anyio
 
@@ -104,6 +105,26 @@ async def test_cancel_from_another_process(
     assert await items_of(client, conversation.id) == [LONG, said + remaining]
     after = await client.responses.create(input=LONG, conversation=conversation.id, max_output_tokens=SHORT)
     assert after.status == "incomplete"
+
+
+async def test_in_the_background(client: AsyncOpenAI) -> None:
+    conversation = await client.conversations.create()
+    queued = await client.responses.create(
+        input=LONG, conversation=conversation.id, max_output_tokens=SHORT, background=True
+    )
+    assert queued.status == "queued"
+
+    async def ended() -> Response | None:
+        response = await client.responses.retrieve(queued.id)
+        return None if response.status in ("queued", "in_progress") else response
+
+    response = await wait_until(ended, "the end of the response")
+    assert response is not None
+    assert response.status == "incomplete"
+    assert response.incomplete_details is not None
+    assert response.incomplete_details.reason == "max_output_tokens"
+    assert estimated(response) > 0
+    assert await items_of(client, conversation.id) == [LONG, response.output_text]
 
 
 @pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
