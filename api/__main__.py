@@ -22,6 +22,8 @@ from core.telemetry import configure_logging
 
 # Clients of turns that were cut off at the end of the drain still get their terminal event.
 LAST_WORDS_SECONDS = 5
+# Until what was accepted just before is a connection.
+ACCEPTED_SECONDS = 0.05
 
 
 class Server(uvicorn.Server):
@@ -44,6 +46,10 @@ class Server(uvicorn.Server):
         connections = self._app.state.connections
         hand_over_turns(connections)
         timer = asyncio.get_running_loop().call_later(self._drain_seconds, interrupt_turns, connections)
+        for server in self.servers:
+            server.close()
+        # uvicorn tells each connection that it knows by now; one of a moment later would be served for ever.
+        await asyncio.sleep(ACCEPTED_SECONDS)
         await super().shutdown(sockets)
         timer.cancel()
 
