@@ -7,7 +7,10 @@ import pytest
 from openai import APIStatusError, AsyncOpenAI, BadRequestError, NotFoundError
 from redis.asyncio import Redis
 
+from api.settings import read_settings
+from core.settings import Environment, SettingsError
 from local.children import HOST, free_port
+from local.parts import ROOT
 from tests.chatting import rest, stream
 from tests.conftest import StartService
 from tests.fake_upstream import fake_upstream_in
@@ -127,14 +130,14 @@ async def test_the_built_in_model_is_a_provider_too(client: AsyncOpenAI) -> None
 
 @pytest.mark.parametrize("body", [{}, {"stream": True}, {"store": False}, {"store": False, "stream": True}])
 async def test_an_unknown_model_begins_nothing(client: AsyncOpenAI, redis: Redis, body: dict[str, bool]) -> None:
-    before = await redis.dbsize()
+    before = {key async for key in redis.scan_iter()}
     for name in ("gpt-4o", "*"):
         with pytest.raises(NotFoundError) as error:
             await client.responses.create(model=name, input="x", extra_body=body)
         assert (error.value.code, error.value.param) == ("model_not_found", "model")
         assert "house/story" in error.value.message
         assert "tale" in error.value.message
-    assert await redis.dbsize() == before
+    assert not {key async for key in redis.scan_iter()} - before
 
 
 async def test_the_models_are_those_of_the_file(client: AsyncOpenAI) -> None:
@@ -283,6 +286,13 @@ def test_every_fault_of_the_file_is_told_with_its_place(folder: Path) -> None:
     )
 
 
+def faults(**settings: str) -> list[str]:
+    """What a start would say, line by line; the test before this one has seen a whole process say it."""
+    with pytest.raises(SettingsError) as error:
+        read_settings(Environment({"AUTH": "none", **settings}))
+    return str(error.value).splitlines()
+
+
 @pytest.mark.parametrize(
     ("content", "told"),
     [
@@ -296,14 +306,24 @@ def test_a_file_that_is_none(folder: Path, content: str | None, told: str) -> No
     file.unlink(missing_ok=True)
     if content is not None:
         file.write_text(content, encoding="utf-8")
-    said = refused_start(UPSTREAMS_FILE=str(file), AUTH="none")
-    assert f"  UPSTREAMS_FILE={file}{told if told.startswith(':') else ' ' + told}\n" in said
+    assert f"UPSTREAMS_FILE={file}{told if told.startswith(':') else ' ' + told}" in faults(UPSTREAMS_FILE=str(file))
 
 
 def test_the_default_model_must_be_there(folder: Path) -> None:
     file = folder / "echo.toml"
     file.write_text('providers.e.kind = "echo"\nmodels.echo.targets = [{ provider = "e" }]\n', encoding="utf-8")
-    said = refused_start(UPSTREAMS_FILE=str(file), AUTH="none", MODEL="gpt-4o")
-    assert said.splitlines()[1:] == [
-        "  MODEL='gpt-4o' is no model of UPSTREAMS_FILE: requests that name no model are answered by it"
+    assert faults(UPSTREAMS_FILE=str(file), MODEL="gpt-4o") == [
+        "MODEL='gpt-4o' is no model of UPSTREAMS_FILE: requests that name no model are answered by it"
     ]
+
+
+def test_the_example_of_the_documentation_is_sound(folder: Path) -> None:
+    """Nothing of it is faulty, so the start only fails for what else is wrong."""
+    text = (ROOT / "docs" / "upstreams.md").read_text(encoding="utf-8")
+    example = "\n".join(line[4:] for line in text.splitlines() if line.startswith("    "))
+    key_file, file = folder / "documented.key", folder / "documented.toml"
+    key_file.write_text("sk", encoding="utf-8")
+    file.write_text(example.replace("/run/secrets/vllm-key", str(key_file)), encoding="utf-8")
+    said = faults(UPSTREAMS_FILE=str(file), OPENAI_API_KEY="sk", PORT="x")
+    assert said == ["PORT='x' must be a whole number from 1 to 65535"]
+    assert "[providers.house]" in example
