@@ -292,6 +292,10 @@ FRAMES = {
     "WebSocket, a close of one byte": OPENING + b"\x88\x81\0\0\0\0x",
     "WebSocket of another version": OPENING.replace(b"Version: 13", b"Version: 99"),
     "WebSocket without a key": OPENING.replace(b"Sec-WebSocket-Key", b"X"),
+    "WebSocket with a key that is no ASCII": OPENING.replace(b"Key: d", b"Key: \xff"),
+    "WebSocket with an upgrade that is none": OPENING.replace(b"websocket\r", b"web\xffsocket\r"),
+    "WebSocket with a path that is no ASCII": OPENING.replace(b"/v1/responses", b"/v1/\xff"),
+    "WebSocket with another header that is no ASCII": OPENING.replace(b"Host: x", b"Host: x\r\nAuthorization: \xff"),
     "WebSocket elsewhere": OPENING.replace(b"/v1/responses", b"/v1/models"),
 }
 
@@ -334,6 +338,14 @@ def test_scarred_http(service: Service, message: bytes, scars: int, number: int)
     for _ in range(scars):
         message = scarred(message, chance)
     check_alive(service, raw_answer(service.api.port, message))
+
+
+def test_a_handshake_that_is_no_ascii_is_refused_in_our_shape(service: Service) -> None:
+    got = raw_answer(service.api.port, FRAMES["WebSocket with a key that is no ASCII"])
+    head, _, body = got.partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 400")
+    assert b"x-request-id: req_" in head
+    assert orjson.loads(body)["error"]["param"] == "sec-websocket-key"
 
 
 def test_nothing_of_it_was_a_mistake_of_ours(service: Service) -> None:

@@ -19,9 +19,10 @@ EXAMPLES = int(os.environ.get("SCHEMATHESIS_EXAMPLES", "8"))
 SEED = os.environ.get("SCHEMATHESIS_SEED", "1")
 # Per example of an endpoint; and what it takes without any.
 SECONDS, LEAST_SECONDS = 4, 240
-# Not checked: what no schema can say is refused too (two fields that exclude each other, a NUL); and `Allow` of
-# /v1/responses/input_tokens, which is an id to the methods that read and delete.
-UNCHECKED = "positive_data_acceptance,allow_header_conformance"
+# Not checked: what no schema can say is refused too (two fields that exclude each other, a NUL); `Allow` of
+# /v1/responses/input_tokens, which is an id to the methods that read and delete; and whether what was created is there,
+# for an Idempotency-Key that comes again gets its first answer, also when what it had created was deleted since.
+UNCHECKED = "positive_data_acceptance,allow_header_conformance,ensure_resource_availability"
 
 
 async def test_everything_that_the_document_allows_and_forbids(start_service: StartService, tmp_path: Path) -> None:

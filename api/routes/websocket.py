@@ -6,6 +6,7 @@ from collections.abc import Callable
 import orjson
 from starlette.types import Message, Receive, Send
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.http11 import Request
 
 from api import errors, metrics
 from api.chains import Chain
@@ -32,6 +33,26 @@ class WebSocket(WebSocketsSansIOProtocol):
     def shutdown(self) -> None:
         if not self.handshake_complete or self.close_sent:
             super().shutdown()
+
+    def handle_connect(self, event: Request) -> None:
+        """Bytes beyond ASCII where the handshake has its own words: the library's refusal of them fails itself."""
+        wrong = next((name for name, value in event.headers.raw_items() if not _fits(name, value)), "")
+        if not wrong and event.path.isascii():
+            super().handle_connect(event)
+            return
+        error = errors.invalid("invalid_value", "Send a WebSocket's path and handshake in ASCII.", wrong or None)
+        refusal = self.conn.reject(error.status, error.body().decode())
+        del refusal.headers["content-type"]
+        refusal.headers.update({"content-type": "application/json", "x-request-id": new_id("req_")})
+        self.handshake_initiated = self.handshake_complete = self.close_sent = True
+        self.conn.send_response(refusal)
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        self.transport.close()
+
+
+def _fits(header: str, value: str) -> bool:
+    name = header.lower()
+    return value.isascii() or not (name in ("connection", "upgrade") or name.startswith("sec-websocket-"))
 
 
 class GoneError(Exception):
