@@ -7,7 +7,7 @@ from typing import Any
 import asyncpg
 import orjson
 import pytest
-from openai import AsyncOpenAI, BadRequestError, ConflictError, NotFoundError
+from openai import APIError, AsyncOpenAI, BadRequestError, ConflictError, NotFoundError
 from redis.asyncio import Redis
 
 from tests.running import Part, Service
@@ -270,8 +270,10 @@ async def test_a_conversation_that_is_deleted_while_a_turn_runs(
         opened = await anext(aiter(events))
         assert opened.type == "response.created"
         await client.conversations.delete(conversation)
-        # Its end can't be told: there is nothing that it could be read from.
-        ending = [event.type async for event in events]
+        ending: list[str] = []
+        with pytest.raises(APIError) as caught:
+            ending.extend([event.type async for event in events])
+        assert caught.value.code == "conversation_not_found"
         assert not {"response.completed", "response.incomplete", "response.failed"} & set(ending)
 
         async def dropped() -> bool:

@@ -237,7 +237,6 @@ OTHERS: dict[str, Json] = {
         {
             "status": one_of("ok", "draining"),
             "missing": array(TEXT),
-            "queue_depth": told(or_null(WHOLE), "Entries that PostgreSQL does not have yet; null while Redis is away."),
         },
     ),
 }  # fmt: skip

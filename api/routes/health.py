@@ -23,9 +23,8 @@ async def readyz(request: Request) -> Response:
     """Missing stores are named, but do not fail: every pod would leave the Service at once, and hot chats with them."""
     connections = connections_of(request)
     missing = []
-    depth: int | None = None
     try:
-        depth = await queue.depth(connections.redis)
+        await queue.depth(connections.redis)
     except RedisError:
         missing.append("redis can't be reached: new stored turns are answered with 503")
     try:
@@ -33,5 +32,5 @@ async def readyz(request: Request) -> Response:
     except UNREACHABLE:
         missing.append("postgresql can't be reached: hot conversations go on, cold ones are answered with 503")
     draining = request.app.state.draining
-    body = {"status": "draining" if draining else "ok", "missing": missing, "queue_depth": depth}
+    body = {"status": "draining" if draining else "ok", "missing": missing}
     return json_response(orjson.dumps(body), 503 if draining else 200)

@@ -110,15 +110,15 @@ async def streamed_turn(stage: Stage, pod: Pod, talk: Talk, **fields: object) ->
 async def look(stage: Stage, pod: Pod, talk: Talk) -> None:
     """A reader sees what was acknowledged last, from any process; note it if not.
 
-    But for readers who find Redis away: they see what PostgreSQL has.
+    But for readers who find Redis away, or their way to it cut: they see what PostgreSQL has.
     """
     url = f"{pod.url}/conversations/{talk.conversation}/items?order=desc&limit={LISTED}"
-    run, began = await stage.redis_run(), time.monotonic()
+    calm, began = await stage.calm(), time.monotonic()
     try:
         status, page = await stage.call("GET", url)
     except (aiohttp.ClientError, TimeoutError):
         return
-    if run is None or time.monotonic() - began > SOCKET_TIMEOUT_SECONDS or await stage.redis_run() != run:
+    if calm is None or time.monotonic() - began > SOCKET_TIMEOUT_SECONDS or await stage.calm() != calm:
         return
     stage.ledger.looked += 1
     newest = talk.told[-LOOKED_AT:]

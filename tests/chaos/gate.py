@@ -106,6 +106,7 @@ class Gate:
     shut: bool = False
     """While it is, nobody gets through: new connections are closed at once."""
     rules: list[Rule] = field(default_factory=list)
+    cuts: int = 0
     _lines: set[_Line] = field(default_factory=set)
 
     def hold(
@@ -124,6 +125,7 @@ class Gate:
     def cut(self) -> int:
         """End all connections of this moment; how many there were."""
         lines = list(self._lines)
+        self.cuts += 1
         for line in lines:
             line.close()
         return len(lines)

@@ -33,6 +33,8 @@ TAKEOVER_SECONDS = 30.0
 DRAIN_SECONDS = 90.0
 HELD_SECONDS = 20.0
 REQUEST_SECONDS = 90.0
+# Until every process has found a Redis that was started, and settled its epoch.
+SETTLED_SECONDS = 3
 DEBIAN_REDIS = "redis-server"
 
 
@@ -97,6 +99,7 @@ class Stage:
     code: Path | None = None
     ledger: Ledger = field(default_factory=Ledger)
     pods: list[Pod] = field(default_factory=list)
+    gates: list[Gate] = field(default_factory=list)
     seen: dict[str, object] = field(default_factory=dict)
     """What a fault noticed of itself, for the report."""
     dead_expected: int = 0
@@ -153,10 +156,14 @@ class Stage:
         return {"OPENAI_BASE_URL": f"http://{HOST}:{port}/v1", "OPENAI_API_KEY": "sk-test", "MODEL": "fake"}
 
     async def redis_gate(self) -> Gate:
-        return await self.stack.enter_async_context(gate_to(self.valkey.port))
+        return await self._gate(self.valkey.port)
 
     async def postgres_gate(self) -> Gate:
-        return await self.stack.enter_async_context(gate_to(self.postgres.port))
+        return await self._gate(self.postgres.port)
+
+    async def _gate(self, port: int) -> Gate:
+        self.gates.append(await self.stack.enter_async_context(gate_to(port)))
+        return self.gates[-1]
 
     async def migrate(self) -> None:
         await migrate(self._environment({}), self.folder / "migrate")
@@ -209,15 +216,18 @@ class Stage:
     def redis_data(self) -> Path:
         return self.folder / "valkey"
 
-    async def redis_run(self) -> str | None:
-        """Which run of Redis answers; None while none does."""
+    async def calm(self) -> tuple[str, int] | None:
+        """Which run of Redis answers, and how often connections were cut; None soon after its start, or without one."""
         try:
             async with asyncio.timeout(SOCKET_TIMEOUT_SECONDS):
                 # One that still loads its data answers INFO, and nothing else.
                 await self.redis.ping()
-                return str((await self.redis.info("server"))["run_id"])
+                server = await self.redis.info("server")
         except (RedisError, OSError, TimeoutError):
             return None
+        if server["uptime_in_seconds"] < SETTLED_SECONDS:
+            return None
+        return server["run_id"], sum(gate.cuts for gate in self.gates)
 
     async def restart_redis(self) -> None:
         """As after a power cut, but for the disk, which keeps what was written."""
