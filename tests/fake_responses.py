@@ -160,6 +160,12 @@ SCRIPTS: dict[str, Script] = {
         done({**THOUGHT, "summary": []}), *words("Hello world", 1), end({**THOUGHT, "summary": []}, HELLO)
     ),
     "two-messages": events(*words("Hello"), *words("world", 1), end(message("Hello"), message("world", "msg_2"))),
+    "likely": events(
+        added(message("Hi")),
+        delta("Hi", logprobs=[{"token": "Hi", "logprob": -0.5, "top_logprobs": []}]),
+        done(message("Hi")),
+        end(message("Hi")),
+    ),
     "cited": events(
         *SAID,
         annotation(0, type="url_citation", **CITED),

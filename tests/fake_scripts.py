@@ -55,6 +55,14 @@ def tool(piece: Json, finish: str | None = None) -> bytes:
     return sse(chunk({"tool_calls": [piece]}, finish))
 
 
+def likely(text: str, logprob: float, others: list[tuple[str, float]]) -> Json:
+    """A choice with log probabilities; a server that knows no bytes, and null for what is too unlikely."""
+    top: list[Json] = [{"token": token, "logprob": value, "bytes": None} for token, value in others]
+    top.append({"token": "never", "logprob": None})
+    content = [{"token": text or "~", "logprob": logprob, "top_logprobs": top}]
+    return {"index": 0, "delta": {"content": text}, "logprobs": {"content": content}, "finish_reason": None}
+
+
 def events(*pieces: bytes, kind: str = "text/event-stream") -> "Script":
     return Script(list(pieces), kind)
 
@@ -139,6 +147,13 @@ SCRIPTS: dict[str, Script] = {
         DONE,
     ),
     "refusal": events(sse(chunk({"content": None, "refusal": "I won't"})), STOP, DONE),
+    "likely": events(
+        sse(chunk(choices=[likely("Hel", -0.25, [("Hel", -0.25), ("Good", -1.5)])])),
+        sse(chunk(choices=[likely("", -0.5, [])])),
+        sse(chunk(choices=[likely("lo", -2, [])])),
+        STOP,
+        DONE,
+    ),
     "city": events(say('{"city": "Oslo", '), say('"people": 700000}'), STOP, USAGE_CHUNK + DONE),
     "nul": events(sse(chunk({"content": "one\0two \\u0000"})), STOP, DONE),
     "text-then-tool": events(

@@ -1,6 +1,7 @@
 """What Responses servers send, and what an answer of ours makes of it."""
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from api.upstream.exchange import (
     Delta,
     Finish,
     ItemEnd,
+    Logprobs,
     Reasoning,
     Refusal,
     Summary,
@@ -46,6 +48,15 @@ async def native(upstream: Part) -> AsyncIterator[Routing]:
 
 async def answered(native: Routing, question: Ask, way: str) -> list[Delta]:
     return await streamed(native, question) if way == "stream" else await native.complete(question)
+
+
+@pytest.mark.parametrize("way", ["whole", "stream"])
+async def test_log_probabilities(native: Routing, upstream: Part, way: str) -> None:
+    question = replace(ask("fake-likely", f"likely {way}"), top_logprobs=3)
+    told = {"token": "Hi", "logprob": -0.5, "bytes": [72, 105], "top_logprobs": []}
+    assert (await answered(native, question, way))[:2] == [Logprobs([told]), Text("Hi")]
+    body = (await asked(upstream, f"likely {way}"))[-1]["body"]
+    assert (body["include"], body["top_logprobs"]) == (["message.output_text.logprobs"], 3)
 
 
 @pytest.mark.parametrize(

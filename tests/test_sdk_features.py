@@ -182,12 +182,47 @@ async def test_what_a_chat_completions_server_can_not_be_sent(client: AsyncOpenA
     assert (await client.conversations.items.list(conversation.id)).data == []
 
 
+LIKELY: list[Json] = [
+    {"token": "Hel", "logprob": -0.25, "bytes": [72, 101, 108], "top_logprobs": [
+        {"token": "Hel", "logprob": -0.25, "bytes": [72, 101, 108]},
+        {"token": "Good", "logprob": -1.5, "bytes": [71, 111, 111, 100]},
+    ]},
+    {"token": "~", "logprob": -0.5, "bytes": [126], "top_logprobs": []},
+    {"token": "lo", "logprob": -2, "bytes": [108, 111], "top_logprobs": []},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("streamed", [False, True], ids=["whole", "streamed"])
+async def test_log_probabilities(client: AsyncOpenAI, upstream: Part, streamed: bool) -> None:
+    """Those of a token without text of its own go with the next."""
+    question = f"how likely {streamed}"
+    asking: Any = {"model": "fake-likely", "include": ["message.output_text.logprobs"], "top_logprobs": 2}
+    if streamed:
+        events = [event async for event in await client.responses.create(input=question, stream=True, **asking)]
+        told: list[Any] = [event.to_dict() for event in events]
+        deltas = [event for event in told if event["type"] == "response.output_text.delta"]
+        assert [one for event in deltas for one in event["logprobs"]] == LIKELY
+        [done] = [event for event in told if event["type"] == "response.output_text.done"]
+        assert done["logprobs"] == LIKELY
+        response: Any = told[-1]["response"]
+    else:
+        response = (await client.responses.create(input=question, **asking)).to_dict()
+    assert response["output"][0]["content"][0]["logprobs"] == LIKELY
+    assert response["top_logprobs"] == 2
+    body = (await asked(upstream, question))[-1]["body"]
+    assert (body["logprobs"], body["top_logprobs"]) == (True, 2)
+    without = await client.responses.create(model="fake-likely", input=f"not {question}", top_logprobs=2)
+    plain: Any = without.to_dict()
+    assert plain["output"][0]["content"][0]["logprobs"] == []
+    assert "logprobs" not in (await asked(upstream, f"not {question}"))[-1]["body"]
+
+
 async def test_what_may_be_included(client: AsyncOpenAI) -> None:
     """What belongs to tools that are not here is never there to be included, as in OpenAI's API."""
     known: Any = [
         "file_search_call.results", "web_search_call.results", "web_search_call.action.sources",
         "message.input_image.image_url", "computer_call_output.output.image_url", "code_interpreter_call.outputs",
-        "reasoning.encrypted_content",
+        "reasoning.encrypted_content", "message.output_text.logprobs",
     ]  # fmt: skip
     response = await client.responses.create(model="fake", input="x", include=known)
     assert response.status == "completed"

@@ -54,7 +54,9 @@ PARTS: dict[str, Json] = {
             "type": always("output_text"),
             "text": TEXT,
             "annotations": array(ANY_OBJECT),
-            "logprobs": told(array(ANY_OBJECT), "Always empty: no log probabilities are asked for."),
+            "logprobs": told(
+                array(ANY_OBJECT), "Of each token, where `include` asks for them and the provider tells them."
+            ),
         },
     ),
     "RefusalOutputPart": record("Why the model refuses.", {"type": always("refusal"), "refusal": TEXT}),

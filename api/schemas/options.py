@@ -9,10 +9,11 @@ from api.schemas.parts import Json, Model, Name, Text, type_tag
 
 LEAST_THRESHOLD = 1000
 
-# What images were sent is always told; only providers that speak the Responses API encrypt their reasoning; the others
-# belong to tools that are not here, so there is never anything to include.
+# What images were sent is always told, log probabilities where the provider tells them; only providers that speak the
+# Responses API encrypt their reasoning; the others belong to tools that are not here, so there is nothing to include.
 Includable = Literal[
     "reasoning.encrypted_content",
+    "message.output_text.logprobs",
     "message.input_image.image_url",
     "file_search_call.results",
     "web_search_call.results",

@@ -12,6 +12,7 @@ from api.schemas.tools import MOST_TOOLS, FunctionTool, ToolChoice, check_tool_c
 from api.schemas.wording import refused
 
 MOST_INPUT_ITEMS = 2000
+MOST_LOGPROBS = 20
 
 ConversationId = Annotated[str, Field(max_length=128, pattern="^conv_[A-Za-z0-9_-]+$")]
 ResponseId = Annotated[str, Field(max_length=128, pattern="^resp_[A-Za-z0-9_-]+$")]
@@ -56,7 +57,7 @@ class CreateResponse(Body):
     top_p: Annotated[float, Field(ge=0, le=1)] | None = None
     presence_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
     frequency_penalty: Annotated[float, Field(ge=-2, le=2)] | None = None
-    top_logprobs: Literal[0] | None = None
+    top_logprobs: Annotated[int, Field(ge=0, le=MOST_LOGPROBS)] | None = None
     text: TextOptions | None = None
     reasoning: ReasoningOptions | None = None
     truncation: Literal["auto", "disabled"] | None = None
@@ -127,6 +128,11 @@ class CreateResponse(Body):
     def compact_threshold(self) -> int | None:
         """The tokens of a question from which on a summary stands for old turns."""
         return self.context_management[0].compact_threshold if self.context_management else None
+
+    @property
+    def wanted_logprobs(self) -> int | None:
+        """How many likely tokens are told beside each of the answer's; None: nothing of the kind is included."""
+        return self.top_logprobs or 0 if "message.output_text.logprobs" in (self.include or ()) else None
 
     @property
     def verbosity(self) -> str | None:

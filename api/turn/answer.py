@@ -11,6 +11,7 @@ from api.upstream.exchange import (
     Delta,
     Finish,
     ItemEnd,
+    Logprobs,
     Reasoning,
     Refusal,
     Summary,
@@ -38,6 +39,8 @@ class Answer:
         self.callable_tools: frozenset[str] | None = None
         """The functions that the client allows; None: any."""
         self._part: Part | None = None
+        self._logprobs: list[Json] = []
+        """Of the text that comes next."""
         self._summary = 0
         """Which part of a reasoning's summary is being told."""
         self._calls: dict[int, tuple[int, list[str]]] = {}
@@ -84,14 +87,17 @@ class Answer:
                 self.usage = delta if self.usage is None else self.usage.plus(delta)
             case Finish():
                 self.finish = delta
-            case Annotation() | ItemEnd():
+            case Annotation() | ItemEnd() | Logprobs():
                 self._mark(delta)
 
-    def _mark(self, delta: Annotation | ItemEnd) -> None:
-        if isinstance(delta, Annotation):
-            self._annotate(delta.annotation)
-        else:
-            self._end_item(delta.encrypted_content)
+    def _mark(self, delta: Annotation | ItemEnd | Logprobs) -> None:
+        match delta:
+            case Annotation(annotation):
+                self._annotate(annotation)
+            case ItemEnd(encrypted_content):
+                self._end_item(encrypted_content)
+            case Logprobs(tokens):
+                self._logprobs += tokens
 
     def _add_summary(self, delta: Summary) -> None:
         if delta.number != self._summary:
@@ -110,7 +116,12 @@ class Answer:
         if part is None or part.kind != kind:
             part = self._open_part(item_type, kind)
         part.pieces.append(text)
-        self._emit(part.event + b".delta", part.head + b'"delta":' + orjson.dumps(text) + part.tail)
+        tail = part.tail
+        if self._logprobs and kind == "output_text":
+            told, self._logprobs = self._logprobs, []
+            part.logprobs += told
+            tail = part.tail_with(told)
+        self._emit(part.event + b".delta", part.head + b'"delta":' + orjson.dumps(text) + tail)
 
     def _open_part(self, item_type: str, kind: str) -> Part:
         self._close_part()
@@ -172,7 +183,9 @@ class Answer:
         self.items[-1][part.list_name].append(body)
         text = body["refusal"] if part.kind == "refusal" else body["text"]
         field = b"refusal" if part.kind == "refusal" else b"text"
-        self._emit(part.event + b".done", part.head + b'"%b":%b' % (field, orjson.dumps(text)) + part.tail)
+        self._emit(
+            part.event + b".done", part.head + b'"%b":%b' % (field, orjson.dumps(text)) + part.tail_with(part.logprobs)
+        )
         self._emit(part.done, part.head + b'"part":' + orjson.dumps(body))
 
     def _annotate(self, annotation: Json) -> None:

@@ -57,6 +57,7 @@ def make_ask(request: CreateResponse, model: str, items: list[Json]) -> Ask:
         encrypted_reasoning="reasoning.encrypted_content" in (request.include or ()),
         prompt_cache_key=request.prompt_cache_key,
         safety_identifier=request.safety_identifier,
+        top_logprobs=request.wanted_logprobs,
         further=request.further,
     )
 

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import orjson
+
 Json = dict[str, Any]
 
 
@@ -12,6 +14,7 @@ class Part:
         self.kind = kind
         self.pieces: list[str] = []
         self.annotations: list[Json] = []
+        self.logprobs: list[Json] = []
         self.list_name, place = "content", b"content_index"
         self.added, self.done = b"response.content_part.added", b"response.content_part.done"
         self.tail = b""
@@ -29,11 +32,14 @@ class Part:
                 self.event = b"response.reasoning"
         self.head = b'"item_id":"%b","output_index":%d,"%b":%d,' % (item_id.encode(), output_index, place, index)
 
+    def tail_with(self, logprobs: list[Json]) -> bytes:
+        return b',"logprobs":' + orjson.dumps(logprobs) if logprobs else self.tail
+
     def body(self) -> Json:
         text = "".join(self.pieces)
         match self.kind:
             case "output_text":
-                return {"type": "output_text", "text": text, "annotations": self.annotations, "logprobs": []}
+                return {"type": "output_text", "text": text, "annotations": self.annotations, "logprobs": self.logprobs}
             case "refusal":
                 return {"type": "refusal", "refusal": text}
             case kind:

@@ -41,5 +41,8 @@ def _grown(item: Json, event: Json) -> Json:
             item["arguments"] += event["delta"]
         case kind if kind in GROWING:
             parts, index, field = GROWING[kind]
-            item[parts][event[index]][field] += event["delta"]
+            part = item[parts][event[index]]
+            part[field] += event["delta"]
+            if event.get("logprobs"):
+                part["logprobs"] += event["logprobs"]
     return item

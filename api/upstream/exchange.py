@@ -33,12 +33,20 @@ class Ask:
     """The client wants the model's reasoning in a sealed form, to give it back with its next question."""
     safety_identifier: str | None = None
     prompt_cache_key: str | None = None
+    top_logprobs: int | None = None
+    """How many likely tokens to tell beside each of the answer's; None: not even how likely that was itself."""
     further: Json = field(default_factory=dict)
     """Parameters that only chat-completions servers know (`stop`, `seed`, …), as they are sent."""
 
 
 class Text(NamedTuple):
     text: str
+
+
+class Logprobs(NamedTuple):
+    """How likely the tokens of the text that comes next were, in the form of the Responses API."""
+
+    tokens: list[Json]
 
 
 class Reasoning(NamedTuple):
@@ -109,7 +117,7 @@ class Finish(NamedTuple):
     reason: Literal["stop", "length", "content_filter", "tool_calls"]
 
 
-Delta = Text | Reasoning | Summary | Refusal | Annotation | ItemEnd | ToolCall | Usage | Finish
+Delta = Text | Logprobs | Reasoning | Summary | Refusal | Annotation | ItemEnd | ToolCall | Usage | Finish
 
 
 class UpstreamError(Exception):

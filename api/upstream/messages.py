@@ -33,11 +33,19 @@ def chat_request(ask: Ask, *, stream: bool, openai: bool) -> Json:
             body[name] = value
     if openai and ask.safety_identifier is not None:
         body["safety_identifier"] = ask.safety_identifier
-    if ask.text_format is not None:
-        _add_format(body, ask.text_format)
+    _add_form(body, ask)
     if ask.tools:
         _add_tools(body, ask)
     return body
+
+
+def _add_form(body: Json, ask: Ask) -> None:
+    if ask.text_format is not None:
+        _add_format(body, ask.text_format)
+    if ask.top_logprobs is not None:
+        body["logprobs"] = True
+    if ask.top_logprobs:
+        body["top_logprobs"] = ask.top_logprobs
 
 
 def callable_tools(ask: Ask) -> frozenset[str] | None:

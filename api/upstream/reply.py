@@ -8,6 +8,7 @@ from api.ids import new_id
 from api.upstream.estimate import estimated_usage
 from api.upstream.exchange import Ask, Delta, Finish, Json, Reasoning, Refusal, Text, ToolCall, Usage
 from api.upstream.failures import cut, failure_in_answer, told, unreadable
+from api.upstream.logprobs import add_logprobs
 from api.upstream.payloads import Reply
 
 # Everything else that ends an answer ("stop", "eos", "end_turn", …) is a stop.
@@ -74,6 +75,8 @@ class ChatReply(Reply):
                 return
         choice = choices[0]
         delta = choice.get("delta") or choice.get("message")
+        if choice.get("logprobs"):
+            add_logprobs(self._ask, choice["logprobs"].get("content"), deltas)
         if delta:
             self._read_delta(delta, deltas)
         reason = choice.get("finish_reason")

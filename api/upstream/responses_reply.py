@@ -19,6 +19,7 @@ from api.upstream.exchange import (
     Usage,
 )
 from api.upstream.failures import cut, failure, failure_in_answer
+from api.upstream.logprobs import add_logprobs
 from api.upstream.payloads import Reply
 
 # What of an error's codes is the request's own fault, or passes; everything else is a failure of the server.
@@ -77,6 +78,7 @@ class ResponsesReply(Reply):
         if kind in SPOKEN:
             self._told.add(document.get("output_index"))
             self._told.add(document.get("item_id"))
+            add_logprobs(self._ask, document.get("logprobs"), deltas)
             self._say(SPOKEN[kind](document["delta"]), deltas)
             return
         match kind:
@@ -156,6 +158,7 @@ class ResponsesReply(Reply):
                 case {"type": "reasoning_text", "text": text}:
                     self._say(Reasoning(text), deltas)
                 case {"type": "output_text" | "text", "text": text}:
+                    add_logprobs(self._ask, part.get("logprobs"), deltas)
                     self._say(Text(text), deltas)
                     for annotation in part.get("annotations") or ():
                         _annotate(annotation, deltas)

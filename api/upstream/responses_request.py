@@ -31,12 +31,19 @@ def responses_request(ask: Ask, *, stream: bool, openai: bool) -> Json:
         body["text"] = text
     if reasoning := _set(effort=ask.reasoning_effort, summary=ask.reasoning_summary):
         body["reasoning"] = reasoning
-    if reasoning or ask.encrypted_reasoning:
-        # A model that reasons goes on where it was only when it gets its own reasoning back. Others refuse the word.
-        body["include"] = ["reasoning.encrypted_content"]
+    if include := _included(ask, reasons=bool(reasoning)):
+        body["include"] = include
+    if ask.top_logprobs:
+        body["top_logprobs"] = ask.top_logprobs
     if ask.tools:
         _add_tools(body, ask, openai=openai)
     return body
+
+
+def _included(ask: Ask, *, reasons: bool) -> list[str]:
+    # A model that reasons goes on where it was only when it gets its own reasoning back. Others refuse the word.
+    wanted = ["reasoning.encrypted_content"] if reasons or ask.encrypted_reasoning else []
+    return wanted if ask.top_logprobs is None else [*wanted, "message.output_text.logprobs"]
 
 
 def _set(**values: object) -> Json:
