@@ -55,7 +55,7 @@ def rows(count: int) -> list[Row]:
 
 
 async def bare_copy(pool: "asyncpg.Pool[asyncpg.Record]", written: list[Row]) -> float:
-    await pool.execute("TRUNCATE items")
+    await pool.execute("TRUNCATE items, searchable, search_due")
     async with pool.acquire() as connection:
         began = time.perf_counter()
         for start in range(0, len(written), BATCH_ENTRIES):
@@ -68,7 +68,7 @@ async def bare_copy(pool: "asyncpg.Pool[asyncpg.Record]", written: list[Row]) ->
 async def through_the_queue(
     pool: "asyncpg.Pool[asyncpg.Record]", redis: Redis, environment: dict[str, str], logs: Path, written: list[Row]
 ) -> float:
-    await pool.execute("TRUNCATE items")
+    await pool.execute("TRUNCATE items, searchable, search_due")
     await redis.flushall()
     for start in range(0, len(written), BATCH_ENTRIES):
         entries = [

@@ -98,7 +98,9 @@ async def writing_to(postgres: Postgres, database: str) -> AsyncIterator["asyncp
 
 async def forget(connection: "asyncpg.Connection[Any]") -> None:
     """Empty all tables."""
-    await connection.execute("TRUNCATE conversations, items, responses, dead_letters, tombstones, queue_epochs")
+    await connection.execute(
+        "TRUNCATE conversations, items, searchable, search_due, responses, dead_letters, tombstones, queue_epochs"
+    )
 
 
 async def store(

@@ -117,8 +117,8 @@ def _conversation(picture: Picture, rest: str) -> bool:
     return swept and int(state["unstored"]) == len(queued) and lives_on == bool(queued or lock)
 
 
-# What lists must know of before PostgreSQL does.
-LISTED = {Kind.CONVERSATION, Kind.DELETE_CONVERSATION}
+# What lists and searches must know of before PostgreSQL does.
+LISTED = {Kind.CONVERSATION, Kind.DELETE_CONVERSATION, Kind.ITEM, Kind.DELETE_ITEM}
 
 
 def _unlisted(picture: Picture) -> list[str]:

@@ -14,6 +14,7 @@ from worker.batch import Batch, Change, Letter, Row
 from worker.dead_letters import store as dead_letters
 from worker.deletes import store as deletes
 from worker.queue import Ids
+from worker.search import store as search
 from worker.verdict import Verdict, verdict
 
 if TYPE_CHECKING:
@@ -174,6 +175,7 @@ async def write(connection: "Connection", batch: Batch, progress: Progress, *, a
                 written.duplicates += repeated.duplicates
             elif rows:
                 await _copy(connection, table.name, table.columns, rows)
+        await search.note(connection, kept.items)
         if kept.conversations:
             await connection.execute(UPSERT_CONVERSATIONS, *_latest(kept.conversations))
             branches = [

@@ -17,6 +17,7 @@ from redis.exceptions import RedisError
 from core.epochs import Epochs
 from core.store import connect
 from worker import metrics, migrate, queue, store
+from worker.indexing import keep_indexed
 from worker.outage import Outage
 from worker.queue import Lease
 from worker.room import Room
@@ -54,6 +55,7 @@ class Writer:
     room: Room = field(default_factory=Room)
     held: dict[str, Lease] = field(default_factory=dict)
     """The leases to renew, by token."""
+    backlog: bool = False  # The last range was as large as a range may be, so there is more.
     gather_until: float = 0.0
     """No lane claims before this moment of the monotonic clock."""
 
@@ -69,7 +71,8 @@ class Lane:
 async def run(writer: Writer) -> None:
     """Work until `stop` is set, then finish or give back what is claimed."""
     async with asyncio.TaskGroup() as group:
-        keepers = [group.create_task(_renew(writer)), group.create_task(writer.epochs.watch())]
+        keeping = (_renew(writer), writer.epochs.watch(), keep_indexed(writer))
+        keepers = [group.create_task(keeper) for keeper in keeping]
         lanes = [group.create_task(_work(writer, Lane())) for _ in range(LANES)]
         await writer.stop.wait()
         _, late = await asyncio.wait(lanes, timeout=GRACE_SECONDS)
@@ -114,7 +117,8 @@ async def _claim(writer: Writer, lane: Lane) -> Lease | None:
             writer.epochs.saw(lease.epoch, lease.tail)
         if lease is None:
             await queue.wait(writer.redis, queue.IDLE_WAIT_SECONDS)
-        if lease is None or len(lease.entries) < writer.settings.batch_entries:
+        writer.backlog = lease is not None and len(lease.entries) >= writer.settings.batch_entries
+        if not writer.backlog:
             writer.gather_until = time.monotonic() + GATHER_SECONDS
     except (RedisError, OSError) as error:
         await writer.redis_outage.pause(f"Redis: {type(error).__name__}")

@@ -19,6 +19,8 @@ from api.schemas.listing import ConversationQuery
 
 # While PostgreSQL lags for long there may be hundreds of thousands: as many at a time as Redis reads within 2 ms.
 CHUNK = 500
+# Of items that PostgreSQL may lack, for a search: it makes words of some 10 MB a second.
+CHUNK_BYTES = 2 * 1024 * 1024
 # A filter may have to look through all of them.
 LIST_SECONDS = 8.0
 
@@ -38,23 +40,25 @@ async def _found(connections: Connections, tenant: str, query: ConversationQuery
     found: Items = []
     after, more = query.after, True
     while more and len(found) <= query.limit:
-        page = await _unstored(connections, tenant, after, query.order)
+        page = await _unstored(connections, tenant, after, query)
         more = page.more
         end = page.found[-1].id if more else ""
         part = _part(query, after, end, [one.id for one in page.found])
         missing = query.limit + 1 - len(found)
         rows = await stored(store.listed(connections.store, tenant, part, query.order, missing))
-        rows += [ListedRow(one.id, one.created_at, one.metadata) for one in page.found if _matches(one, query)]
+        matching = await _matching(connections, tenant, page, query)
+        rows += [ListedRow(one.id, one.created_at, one.metadata) for one in matching]
         rows.sort(key=lambda row: row.id, reverse=query.order == "desc")
         found += [(row.id, orjson.dumps(conversation_body(row.id, row.created_at, row.metadata))) for row in rows]
         after = end
     return found[: query.limit + 1]
 
 
-async def _unstored(connections: Connections, tenant: str, after: str, order: str) -> UnstoredPage:
+async def _unstored(connections: Connections, tenant: str, after: str, query: ConversationQuery) -> UnstoredPage:
     """What Redis has beyond PostgreSQL, completed first where it has lost something; nothing while it is away."""
+    max_bytes = 0 if query.words is None else CHUNK_BYTES
     while True:
-        page = await hot_or_cold(unstored(connections.redis, tenant, after, order, CHUNK))
+        page = await hot_or_cold(unstored(connections.redis, tenant, after, query.order, CHUNK, max_bytes))
         if page == "away":
             return UnstoredPage([], more=False)
         doubtful = [one for one in page.found if one.state == "doubtful"]
@@ -64,11 +68,22 @@ async def _unstored(connections: Connections, tenant: str, after: str, order: st
             await rebuild(connections, tenant, one.id, "conversation_id")
 
 
+async def _matching(
+    connections: Connections, tenant: str, page: UnstoredPage, query: ConversationQuery
+) -> list[Unstored]:
+    """Those of a page that the query asks for. PostgreSQL looks for words in what it lacks just as in what it has."""
+    found = [
+        one for one in page.found if one.state == "ok" and query.metadata.items() <= orjson.loads(one.metadata).items()
+    ]
+    if query.words is None or not found:
+        return found
+    items = [(one.id, item) for one in found for item in one.items]
+    known = [(one.id, one.since) for one in found]
+    names = await stored(store.matching(connections.store, tenant, query.words, items, known))
+    return [one for one in found if one.id in names]
+
+
 def _part(query: ConversationQuery, after: str, end: str, left_out: list[str]) -> Part:
     metadata = orjson.dumps(query.metadata) if query.metadata else None
     above, below = (after, end) if query.order == "asc" else (end, after)
-    return Part(above or BELOW_ALL, below or ABOVE_ALL, left_out, metadata)
-
-
-def _matches(one: Unstored, query: ConversationQuery) -> bool:
-    return one.state == "ok" and query.metadata.items() <= orjson.loads(one.metadata).items()
+    return Part(above or BELOW_ALL, below or ABOVE_ALL, left_out, metadata, query.words)

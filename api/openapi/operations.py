@@ -4,6 +4,7 @@ from api.openapi.failures import RATES, WITH_ID, answers
 from api.openapi.notation import TEXT, Json, always, either, one_of, record, ref
 from api.routes.edge import LONGEST_IDEMPOTENCY_KEY
 from api.schemas.edge import DEFAULT_LIMIT, LIST_LIMIT, LONGEST_NUMBER
+from api.schemas.listing import LONGEST_SEARCH
 
 ID_OR_NOTHING = "^[A-Za-z0-9_-]{0,128}$"
 # What a link takes from an answer.
@@ -36,6 +37,12 @@ PAGING = [
     ),
     parameter("query", "order", "Oldest (`asc`) or newest first.", {**one_of("asc", "desc"), "default": "desc"}),
 ]
+SEARCH = parameter(
+    "query",
+    "q",
+    'Only conversations with an item that has all these words. `-word`, `or` and `"a phrase"` as in a web search.',
+    {"type": "string", "minLength": 1, "maxLength": LONGEST_SEARCH},
+)
 METADATA_FILTER = {
     **parameter(
         "query",

@@ -12,17 +12,19 @@ from api.schemas.edge import parse_list_query
 
 # As api/ids.py makes them. The place in the list is in the id, so the conversation itself may be gone.
 CURSOR = re.compile(CONVERSATION + "[0-9a-f]{32}")
+LONGEST_SEARCH = 1000
 PAIR = re.compile(r"metadata\[(.*)\]", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
 class ConversationQuery:
-    """`metadata` are the pairs that a conversation must have."""
+    """`metadata` are the pairs that a conversation must have, `words` what one of its items must say, if anything."""
 
     after: str
     limit: int
     order: str
     metadata: dict[str, str]
+    words: str | None
 
 
 def parse_conversation_query(query: QueryParams) -> ConversationQuery:
@@ -31,7 +33,15 @@ def parse_conversation_query(query: QueryParams) -> ConversationQuery:
     after = page.after or ""
     if after and not CURSOR.fullmatch(after):
         raise invalid("invalid_value", "Invalid 'after': expected the last_id of the page before.", "after")
-    return ConversationQuery(after, page.limit, page.order, _pairs(query))
+    return ConversationQuery(after, page.limit, page.order, _pairs(query), _words(query))
+
+
+def _words(query: QueryParams) -> str | None:
+    words = query.get("q")
+    if words is not None and (not words.strip() or len(words) > LONGEST_SEARCH or "\0" in words):
+        message = f"Invalid 'q': expected words to look for, at most {LONGEST_SEARCH} characters, without a NUL."
+        raise invalid("invalid_value", message, "q")
+    return words
 
 
 def _pairs(query: QueryParams) -> dict[str, str]:

@@ -46,6 +46,7 @@ end
 redis.call('HSET', conv, 'last', text(position - 1), 'len', tonumber(state[2]) + #ARGV - FIRST_ITEM + 1)
 redis.call('HINCRBY', conv, 'unstored', #pushed)
 note_unstored(tenant, thread)
+if #ARGV >= FIRST_ITEM then note_items(tenant, thread, position - (#ARGV - FIRST_ITEM + 1)) end
 redis.call('PERSIST', conv)
 redis.call('PERSIST', list)
 redis.call('DEL', load_key(tenant, thread))

@@ -37,9 +37,15 @@ local function dropped(position, element)
   return next(deleted) ~= nil and deleted[cjson.decode(string.match(element, '^%d+ (.*)$')).id] ~= nil
 end
 
+-- Deletes that are queued, of which PostgreSQL does not know.
+local queued_deletes = redis.call('HGET', conv, 'dropped') or ''
+for id in string.gmatch(queued_deletes, '%S+') do deleted[id] = true end
+
 local elements, known = {}, {}
 for index = FIRST_ITEM, #ARGV do
-  elements[#elements + 1] = ARGV[index]
+  if queued_deletes == '' or not dropped(tonumber(string.match(ARGV[index], '^%d+')), ARGV[index]) then
+    elements[#elements + 1] = ARGV[index]
+  end
   known[string.match(ARGV[index], '^%d+')] = true
 end
 local queued = tonumber(state[3]) > 0

@@ -43,6 +43,7 @@ if count > 0 then
   redis.call('HSET', conv, 'last', last, 'len', tonumber(state[5]) + count, 'last_response', response)
   redis.call('HDEL', conv, 'lock', 'token', 'deadline', 'new')
   redis.call('HINCRBY', conv, 'unstored', #pushed)
+  note_items(tenant, thread, tonumber(first))
   redis.call('HSET', resp, 'status', status, 'body', body, 'first', first, 'end', last,
     'input_count', input_count)
   if idempotency ~= '' then

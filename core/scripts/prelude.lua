@@ -25,6 +25,15 @@ local function note_unstored(tenant, id)
   if string.sub(id, 1, 5) == 'conv_' then redis.call('ZADD', unstored_key(tenant), 0, id) end
 end
 
+-- `since`: the lowest position of those of its items that are queued; 0 when one was taken out, so that all of them count.
+local function note_items(tenant, id, since)
+  if string.sub(id, 1, 5) ~= 'conv_' then return end
+  local conv = conv_key(tenant, id)
+  local known = tonumber(redis.call('HGET', conv, 'since') or '')
+  if not known or since < known then redis.call('HSET', conv, 'since', text(since)) end
+  note_unstored(tenant, id)
+end
+
 -- A deleted thing must stay unknown for longer than any event log or late entry of it can live.
 local TOMBSTONE_SECONDS = 86400
 

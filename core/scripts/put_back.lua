@@ -51,6 +51,8 @@ local function show(tenant, conversation, position, kind, id, body)
     redis.call('DEL', resp_key(tenant, id), log_key(tenant, id))
     redis.call('HSET', resp_key(tenant, id), 'status', 'deleted', 'thread', conversation)
   elseif kind == 'delete_item' then
+    -- PostgreSQL may still have it, and would bring it back when this copy is completed.
+    redis.call('HSET', conv, 'dropped', (redis.call('HGET', conv, 'dropped') or '') .. ' ' .. id)
     for _, element in ipairs(redis.call('LRANGE', list, 0, -1)) do
       if string.find(element, id, 1, true) and cjson.decode(string.match(element, '^%d+ (.*)$')).id == id then
         redis.call('HINCRBY', conv, 'len', -redis.call('LREM', list, 1, element))
@@ -61,6 +63,8 @@ local function show(tenant, conversation, position, kind, id, body)
     'generation', generation)
   redis.call('HINCRBY', conv, 'unstored', 1)
   note_unstored(tenant, conversation)
+  if kind == 'item' then note_items(tenant, conversation, tonumber(position)) end
+  if kind == 'delete_item' then note_items(tenant, conversation, 0) end
   redis.call('PERSIST', conv)
   redis.call('PERSIST', list)
   redis.call('DEL', load_key(tenant, conversation))

@@ -39,7 +39,10 @@ for _ = 1, tonumber(take()) do
     redis.call('HSET', conv, 'unstored', text(unstored))
     -- Who completes a doubtful copy may have asked PostgreSQL before all of this was there.
     if unstored == 0 then redis.call('DEL', load_key(tenant, conversation)) end
-    if unstored == 0 then redis.call('ZREM', unstored_key(tenant), conversation) end
+    if unstored == 0 then
+      redis.call('ZREM', unstored_key(tenant), conversation)
+      redis.call('HDEL', conv, 'since')
+    end
     if unstored == 0 and not state[3] and state[4] then
       redis.call('DEL', conv, items_key(tenant, conversation))
     elseif unstored == 0 and not state[3] then
