@@ -315,3 +315,22 @@ async def test_a_change(way: Lossy, client: Redis, change: str, state: str) -> N
         return lambda: CHANGES[change](redis)
 
     assert await repeated(prepare, way, client) == EXPECTED.get((change, state), "cold")
+
+
+@pytest.mark.parametrize("retried", [False, True], ids=["left alone", "asked for again"])
+async def test_a_begin_that_is_given_back(client: Redis, retried: bool) -> None:
+    """Its client was told that nothing was begun, unless a retry with the same key was told that it runs."""
+    await empty_queue(client)
+    async with running_lanes(client) as lanes:
+        one = opening(await create(client, "a"), key="key")
+        await begun(lanes, one)
+        if retried:
+            assert await refusal(lanes, opening(CONVERSATION, key="key")) == ("replay", one.response)
+            await history_orphans.ask_again(client, TENANT, one.response, b"{}")
+        assert await history.abandon(client, one, 1800)
+        assert not await history.abandon(client, one, 1800)
+        assert await refusal(lanes, one) == ("late", "") if retried else await begun(lanes, one)
+        assert await history_orphans.expired(client, 10) == ([(TENANT, one.response)] if retried else [])
+        orphan = await history_orphans.takeover(client, TENANT, one.response, "successor")
+        assert (None if orphan is None else (orphan.again, orphan.takeups)) == ((b"{}", 0) if retried else None)
+    assert await violations(client) == []
