@@ -53,7 +53,7 @@ class Ring:
             return
         self._kept.append(one)
         self._bytes += size
-        while self._kept[0].at < one.at - KEPT_SECONDS or self._bytes > KEPT_BYTES:
+        while self._kept and (self._kept[0].at < one.at - KEPT_SECONDS or self._bytes > KEPT_BYTES):
             self._bytes -= self._kept.popleft().size
 
     async def put_back(self, redis: Redis, epoch: int, start: int, has: int, token: str) -> int:
@@ -65,8 +65,9 @@ class Ring:
                 await queue.put_back(redis, epoch, start, one.receipt.end - len(missing), missing, token)
                 await _show(redis, one)
                 restored += len(missing)
-        self._kept.clear()
-        self._bytes = 0
+        # Connections that a wipe of Redis left open tell of the next epoch before it is entered here.
+        self._kept = deque(one for one in self._kept if one.receipt.epoch > epoch)
+        self._bytes = sum(one.size for one in self._kept)
         return restored
 
     async def _recover(self, epochs: Epochs, one: Kept) -> None:

@@ -73,7 +73,7 @@ class Epochs:
 
     def is_over(self, epoch: int) -> bool:
         """Whether what an answer of this epoch told may not be in Redis any more."""
-        return self._epoch is not None and epoch != self._epoch.number
+        return self._epoch is not None and epoch < self._epoch.number
 
     async def recover(self, epoch: int, start: int, first: int, entries: list[bytes]) -> None:
         """Put back what Redis lacks of entries that it acknowledged in an epoch that is over; `first` is their offset.
@@ -181,6 +181,8 @@ class Epochs:
 
     async def _bring(self) -> None:
         async with self._settling:
+            # Wiped under connections that stay, it has been greeted by whoever was the first to meet it.
+            await self._settle()
             if self._unchecked and self._epoch is not None:
                 await self._check(self._epoch)
             told = await queue.reports(self._redis)

@@ -1,6 +1,7 @@
 """Redis comes back as another one: started again, wiped, or restored from an old copy; what is lost is counted."""
 
 import asyncio
+import functools
 import itertools
 import shutil
 from collections.abc import AsyncIterator
@@ -207,6 +208,21 @@ async def test_a_wiped_redis_gets_back_what_is_remembered(world: World) -> None:
     for talk in (new, stored):
         assert await world.stored(talk) == talk.told
         assert await items_of(world.one, talk.conversation) == talk.told
+    assert await world.lost() == before
+
+
+async def test_a_wipe_under_connections_that_stay_is_noticed_by_all(world: World) -> None:
+    """Whoever meets it first gives the queue an epoch, with which all scripts of the others are content."""
+    before = await world.lost()
+    await world.first.worker.terminate()
+    talks = [(await world.talk(client, 2), client) for client in (world.one, world.two)]
+    await world.redis.flushall()
+    for talk, client in talks:
+        await wait_until(functools.partial(_is_hot, world, talk), "each to put back what it has")
+        await talk.say(client)
+    await world.first.worker.start()
+    await world.drained()
+    assert [await world.stored(talk) for talk, _ in talks] == [talk.told for talk, _ in talks]
     assert await world.lost() == before
 
 
