@@ -7,7 +7,7 @@ import shutil
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import aiohttp
 import asyncpg
@@ -228,6 +228,30 @@ async def test_a_wipe_under_connections_that_stay_is_noticed_by_all(world: World
 
 async def _is_hot(world: World, *talks: Talk) -> bool:
     return await world.redis.exists(*(f"conv:{TENANT}:{talk.conversation}" for talk in talks)) == len(talks)
+
+
+async def test_a_branch_gets_back_what_it_inherits(world: World) -> None:
+    """Though PostgreSQL has neither it nor the threads that it comes from."""
+    await world.first.worker.terminate()
+    root = await world.one.responses.create(input="root")
+    branches = [await _continued(world.one, root.id, name) for name in ("trunk", "branch")]
+    twigs = [await _continued(world.one, branches[1], name) for name in ("twig", "leaf")]
+    await world.home.wipe()
+    await wait_until(lambda: _knows(world, twigs[1]), "the responses to be put back")
+    last = await _continued(world.one, twigs[1], "last")
+    thread = cast("bytes", await world.redis.hget(f"resp:{TENANT}:{last}", "thread")).decode()
+    elements = cast("list[bytes]", await world.redis.lrange(f"items:{TENANT}:{thread}", 0, -1))
+    texts = [orjson.loads(element.partition(b" ")[2])["content"][0]["text"] for element in elements]
+    assert texts == [text for name in ("root", "branch", "leaf", "last") for text in (name, name)]
+    await world.first.worker.start()
+
+
+async def _continued(client: AsyncOpenAI, response: str, text: str) -> str:
+    return (await client.responses.create(input=text, previous_response_id=response)).id
+
+
+async def _knows(world: World, response: str) -> bool:
+    return bool(await world.redis.exists(f"resp:{TENANT}:{response}"))
 
 
 async def test_what_nobody_remembers_is_counted(world: World) -> None:
