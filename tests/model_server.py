@@ -29,7 +29,8 @@ MODEL_RUN = f"redis.call('GET', '{RUN}')"
 FOLDERS = ("core", "worker", "api")
 OPENS_EPOCH = "renew"
 # Of all others.
-PARTS = {"prelude", "epoch"}
+PARTS = {"prelude", "epoch", "rates"}
+RATES = (ROOT / "api" / "scripts" / "rates.lua").read_text(encoding="utf-8")
 
 T = TypeVar("T")
 Break = tuple[str, str, str]
@@ -114,16 +115,19 @@ class ModelServer:
             self._load(paths[name], [(old, new) for script, old, new in breaks if script == name])
 
     def _load(self, path: Path, breaks: list[tuple[str, str]]) -> None:
-        """Under the name by which the product calls it."""
+        """Under each name by which the product may call it."""
         opens = path.stem == OPENS_EPOCH
-        scripts = [Script(path, allow_oom=allow_oom, opens_epoch=opens) for allow_oom in (False, True)]
-        source = patched(scripts[1].source, REAL_CLOCK, MODEL_CLOCK)
-        if opens:
-            source = patched(source, REAL_RUN, MODEL_RUN)
-        for old, new in breaks:
-            source = patched(source, old, new)
-        loaded = self.redis.script_load(source)
-        self._hashes |= {script.sha: loaded for script in scripts}
+        for library in ("", RATES):
+            scripts = [
+                Script(path, allow_oom=allow_oom, opens_epoch=opens, library=library) for allow_oom in (False, True)
+            ]
+            source = patched(scripts[1].source, REAL_CLOCK, MODEL_CLOCK)
+            if opens:
+                source = patched(source, REAL_RUN, MODEL_RUN)
+            for old, new in breaks:
+                source = patched(source, old, new)
+            loaded = self.redis.script_load(source)
+            self._hashes |= {script.sha: loaded for script in scripts}
 
     def execute(self, command: str, *arguments: Any) -> Any:
         if command != "EVALSHA":

@@ -86,7 +86,7 @@ class TurnCalls:
 
     def finish(self, turn: Turn, names: list[str]) -> str:
         """The last item is the output; without any, the turn has produced nothing."""
-        final = {"status": "completed" if names else "failed"}
+        final = {"status": "completed" if names else "failed", "usage": None}
         inputs, output = [{"id": name} for name in names[:-1]], [{"id": name} for name in names[-1:]]
         ending = make_ending(turn.response, final, inputs, output, b"{}", b"", 0)
         ids = TENANT, turn.conversation, turn.response, turn.token
