@@ -27,6 +27,7 @@ ALONE = "{chatQueue}:a"
 REPORTS = "{chatQueue}:e"
 BELL = "{chatQueue}:bell"
 HOT = "chatQueue:hot"
+WROTE = "wrote"
 
 # A reply that takes longer than this is as good as none: a turn rather answers 503 than hangs.
 SOCKET_TIMEOUT_SECONDS = 2.0
@@ -36,7 +37,8 @@ _SCRIPTS = Path(__file__).parent / "scripts"
 PRELUDE = (_SCRIPTS / "prelude.lua").read_text(encoding="utf-8")
 HAS_EPOCH = (_SCRIPTS / "epoch.lua").read_text(encoding="utf-8")
 NAMES = {"QUEUE": QUEUE, "META": META, "LEASES": LEASES, "SESSIONS": SESSIONS, "ACKED": ACKED,
-         "ATTEMPTS": ATTEMPTS, "ALONE": ALONE, "REPORTS": REPORTS, "BELL": BELL, "HOT": HOT}  # fmt: skip
+         "ATTEMPTS": ATTEMPTS, "ALONE": ALONE, "REPORTS": REPORTS, "BELL": BELL, "HOT": HOT,
+         "WROTE": WROTE}  # fmt: skip
 
 Argument = str | bytes | int
 

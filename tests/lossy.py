@@ -1,7 +1,7 @@
 """A way to Redis on which the reply to a script gets lost after Redis has carried it out."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
@@ -15,6 +15,8 @@ class Lossy:
     port: int = 0
     losing: int = 0
     lost: int = 0
+    meanwhile: Callable[[], Awaitable[None]] | None = None
+    """What happens before the client can send it again."""
 
     async def _carry(self, client: asyncio.StreamReader, to_client: asyncio.StreamWriter, target: int) -> None:
         server, to_server = await asyncio.open_connection(HOST, target)
@@ -25,6 +27,8 @@ class Lossy:
                 if self.losing and b"EVAL" in request and not reply.startswith(b"-NOSCRIPT"):
                     self.losing -= 1
                     self.lost += 1
+                    if self.meanwhile is not None:
+                        await self.meanwhile()
                     break
                 to_client.write(reply)
         finally:

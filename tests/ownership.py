@@ -5,6 +5,7 @@ A key has a time to live, or one of these owners, who deletes it or gives it one
 | key | owner |
 |---|---|
 | the queue, its bookkeeping, the bell | the worker |
+| `wrote` | whoever adds to it |
 | `running` | the sweeper of every API process; each member is a response in progress |
 | `conv:` | its entries in the queue (`unstored`), or the running turn that holds its lock |
 | `items:` | as its `conv:` |
@@ -21,10 +22,10 @@ from typing import cast
 from redis.asyncio import Redis
 
 from core.entry import Entry, Kind, parse
-from core.queue import ACKED, ALONE, ATTEMPTS, BELL, LEASES, META, QUEUE, REPORTS, SESSIONS
+from core.queue import ACKED, ALONE, ATTEMPTS, BELL, LEASES, META, QUEUE, REPORTS, SESSIONS, WROTE
 from tests.waiting import wait_until
 
-WORKERS_OWN = {QUEUE, META, LEASES, SESSIONS, ACKED, ATTEMPTS, ALONE, REPORTS, BELL, "running"}
+WORKERS_OWN = {QUEUE, META, LEASES, SESSIONS, ACKED, ATTEMPTS, ALONE, REPORTS, BELL, WROTE, "running"}
 IN_PROGRESS = {"in_progress", "queued"}
 FOR_EVER = -1
 HASHES = ("conv", "resp", "idem")

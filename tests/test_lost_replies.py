@@ -1,5 +1,6 @@
 """A reply is lost after Redis has carried the script out; the client sends it again: as if nothing had happened."""
 
+import functools
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import replace
 
@@ -300,6 +301,11 @@ async def repeated(preparation: Preparation, way: Lossy, client: Redis) -> objec
     return seen[0][0]
 
 
+async def evict(redis: Redis) -> None:
+    for name in [key async for key in redis.scan_iter() if await redis.ttl(key) > 0]:
+        await redis.delete(name)
+
+
 @pytest.mark.parametrize("name", CASES)
 async def test_a_step_of_a_turn(way: Lossy, client: Redis, name: str) -> None:
     await repeated(CASES[name], way, client)
@@ -308,7 +314,8 @@ async def test_a_step_of_a_turn(way: Lossy, client: Redis, name: str) -> None:
 
 @pytest.mark.parametrize(("change", "state"), [(change, state) for change in CHANGES for state in STATES])
 async def test_a_change(way: Lossy, client: Redis, change: str, state: str) -> None:
-    """What was refused is refused again, never told as done."""
+    """What was refused is refused again, never told as done; also when Redis evicts meanwhile all that it may."""
+    way.meanwhile = functools.partial(evict, client)
 
     async def prepare(lanes: Lanes, redis: Redis) -> Call:
         await STATES[state](lanes, redis)

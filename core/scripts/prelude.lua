@@ -37,6 +37,9 @@ end
 -- A deleted thing must stay unknown for longer than any event log or late entry of it can live.
 local TOMBSTONE_SECONDS = 86400
 
+-- No client of Redis sends a call again after so long.
+local WROTE_MS = 60000
+
 -- Positions grow in the order of acknowledgement, also after Redis lost its memory (floor) and when its clock goes back.
 local function next_position(last)
   local floor = tonumber(redis.call('HGET', META, 'floor') or '0')
@@ -69,10 +72,13 @@ end
 
 -- Whether this very call was carried out already: its reply was lost and the client sent it again.
 local function written(token)
-  return redis.call('EXISTS', 'wrote:' .. token) == 1
+  return redis.call('ZSCORE', WROTE, token) ~= false
 end
 
--- A refusal is never remembered: sent again, it must not be told as done.
+-- A refusal is never remembered: sent again, it must not be told as done. In one key without a time to live: what has a
+-- short one is evicted before all else.
 local function remember(token)
-  redis.call('SET', 'wrote:' .. token, '1', 'EX', 60)
+  local now = now_ms()
+  redis.call('ZREMRANGEBYSCORE', WROTE, '-inf', text(now - WROTE_MS))
+  redis.call('ZADD', WROTE, text(now), token)
 end
