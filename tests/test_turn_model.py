@@ -45,7 +45,9 @@ BROKEN: dict[str, list[Break]] = {
     "a takeover that fences nobody off": [
         ("takeover", "redis.call('HSET', conv, 'token', token, 'deadline', renewed)", "")
     ],
-    "a takeover of who lives": [("takeover", "(tonumber(deadline) > now_ms() and known[4] ~= token)", "false")],
+    "a takeover of who lives": [
+        ("takeover", "(not force and tonumber(deadline) > now_ms() and known[4] ~= token)", "false")
+    ],
     "a begin without a lock": [("begin", "elseif locked then", "elseif false then")],
     "a begin that keeps the time to live": [("begin", PERSIST_LIST, "")],
     "a begin that reads half a copy": [

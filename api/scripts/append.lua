@@ -7,6 +7,8 @@ local idempotency, request_hash, ids, idempotency_seconds = ARGV[8], ARGV[9], AR
 local FIRST_ITEM = 12
 local conv, list = conv_key(tenant, thread), items_key(tenant, thread)
 local state = redis.call('HMGET', conv, 'deleted', 'len', 'lock', 'last', 'created', 'epoch')
+-- What created it may have been lost with Redis.
+state[5] = state[5] or '0'
 if written(token) then return {'ok', state[5]} end
 local idempotency_key = 'idem:' .. tenant .. ':' .. idempotency
 if idempotency ~= '' then

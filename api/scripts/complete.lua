@@ -10,6 +10,7 @@ local state = redis.call('HMGET', conv, 'deleted', 'epoch', 'unstored', 'last', 
 if redis.call('GET', load_key(tenant, thread)) ~= ticket or state[1] or not state[3] then return 0 end
 redis.call('DEL', load_key(tenant, thread))
 if gone == '1' then
+  if state[8] then drop_running(tenant, state[8]) end
   redis.call('DEL', conv, list)
   redis.call('HSET', conv, 'deleted', '1')
   redis.call('EXPIRE', conv, TOMBSTONE_SECONDS)

@@ -8,13 +8,7 @@ if state[1] then return {'gone'} end
 if not state[2] then return {'cold'} end
 remember(token)
 enqueue(tenant, thread, next_position(state[4]), entry)
-if state[3] then
-  -- Its turn will not come to an end that could free the key.
-  local idempotency = redis.call('HGET', resp_key(tenant, state[3]), 'idempotency')
-  if idempotency and idempotency ~= '' then redis.call('DEL', 'idem:' .. tenant .. ':' .. idempotency) end
-  redis.call('DEL', resp_key(tenant, state[3]), log_key(tenant, state[3]))
-  redis.call('ZREM', 'running', tenant .. ':' .. state[3])
-end
+if state[3] then drop_running(tenant, state[3]) end
 redis.call('DEL', conv, list, load_key(tenant, thread))
 -- Its time to live begins when the worker has stored the delete.
 redis.call('HSET', conv, 'deleted', '1')

@@ -34,6 +34,15 @@ local function note_items(tenant, id, since)
   note_unstored(tenant, id)
 end
 
+-- A running response whose conversation is deleted: it will not come to an end that could free its keys.
+local function drop_running(tenant, response)
+  local resp = resp_key(tenant, response)
+  local idempotency = redis.call('HGET', resp, 'idempotency')
+  if idempotency and idempotency ~= '' then redis.call('DEL', 'idem:' .. tenant .. ':' .. idempotency) end
+  redis.call('DEL', resp, log_key(tenant, response))
+  redis.call('ZREM', 'running', tenant .. ':' .. response)
+end
+
 -- A deleted thing must stay unknown for longer than any event log or late entry of it can live.
 local TOMBSTONE_SECONDS = 86400
 
@@ -63,6 +72,13 @@ end
 local function doubtful(epoch)
   local lost = redis.call('HGET', META, 'lost')
   return lost and tonumber(epoch or '0') < tonumber(lost)
+end
+
+-- Redis lacks something of before this epoch. Until every process has looked, which each does once a second, what they
+-- remember may not be back yet: `lost_ms` tells since when to wait for that.
+local function note_loss()
+  local epoch = redis.call('HGET', META, 'epoch')
+  if redis.call('HGET', META, 'lost') ~= epoch then redis.call('HSET', META, 'lost', epoch, 'lost_ms', text(now_ms())) end
 end
 
 -- Wake an idle worker. One ring is enough: a busy worker finds the queue by itself.

@@ -24,13 +24,15 @@ end
 
 local function show(tenant, conversation, position, kind, id, body)
   local conv, list = conv_key(tenant, conversation), items_key(tenant, conversation)
+  -- An older copy of Redis may take what has ended since then for running.
+  local lock = redis.call('HGET', conv, 'lock')
   if kind == 'delete_conversation' then
+    if lock then drop_running(tenant, lock) end
     redis.call('DEL', conv, list, load_key(tenant, conversation))
     redis.call('HSET', conv, 'deleted', '1')
   end
   local state = redis.call('HMGET', conv, 'deleted', 'len', 'last')
   if state[1] then
-    redis.call('PERSIST', conv)
     if kind == 'delete_conversation' then note_unstored(tenant, conversation) end
     return
   end
@@ -48,6 +50,10 @@ local function show(tenant, conversation, position, kind, id, body)
     local parent, upto = string.match(body, '"parent":"([^"]+)","parent_position":(%d+)}$')
     if parent then redis.call('HSET', conv, 'parent', parent, 'parent_position', upto) end
   elseif kind == 'delete_response' then
+    if lock == id then
+      drop_running(tenant, id)
+      redis.call('HDEL', conv, 'lock', 'token', 'deadline', 'new')
+    end
     redis.call('DEL', resp_key(tenant, id), log_key(tenant, id))
     redis.call('HSET', resp_key(tenant, id), 'status', 'deleted', 'thread', conversation)
   elseif kind == 'delete_item' then
@@ -78,7 +84,7 @@ for index = FIRST_ENTRY, #ARGV do
   local tenant, conversation, position, kind, id = string.match(header, '^1 (%S+) (%S+) (%d+) (%S+) (%S+)')
   show(tenant, conversation, position, kind, id, body)
 end
-redis.call('HSET', META, 'lost', redis.call('HGET', META, 'epoch'))
+note_loss()
 redis.call('SADD', REPORTS, table.concat({epoch, start, text(first + count), text(first), text(first + count)}, ' '))
 ring()
 return count

@@ -1,0 +1,161 @@
+"""A Redis that came back as an older copy of itself, and what is put back into it; no key is left without an owner."""
+
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from typing import cast
+
+import pytest
+from redis.asyncio import Redis
+
+from api import history, history_changes, history_losses
+from api.history_losses import Ended
+from api.lanes import Lanes
+from core import queue
+from core.queue import META, Receipt
+from tests.entries import TENANT, empty_queue
+from tests.hot_turns import (
+    CONVERSATION,
+    append,
+    begun,
+    create,
+    drain,
+    ending,
+    finish,
+    flush,
+    opening,
+    refusal,
+    running_lanes,
+    said,
+    texts,
+)
+from tests.ownership import violations
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(autouse=True)
+async def clean(redis: Redis) -> AsyncIterator[None]:
+    await empty_queue(redis)
+    yield
+    await drain(redis)
+    assert await violations(redis) == []
+
+
+@pytest.fixture
+async def lanes(redis: Redis) -> AsyncIterator[Lanes]:
+    async with running_lanes(redis) as one:
+        yield one
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    keys: dict[bytes, bytes]
+
+    @classmethod
+    async def of(cls, redis: Redis) -> "Copy":
+        return cls({key: cast("bytes", await redis.dump(key)) async for key in redis.scan_iter()})
+
+    async def restore(self, redis: Redis) -> None:
+        """As another run of Redis, and with everybody told of the loss."""
+        await redis.flushall()
+        for key, value in self.keys.items():
+            await redis.restore(key, 0, value)
+        await redis.hset(META, "run", "before")
+        assert await queue.renew(redis, 5) is not None
+        await queue.report(redis, None, lost=True, checked=True)
+
+
+async def put_back(redis: Redis, receipt: Receipt | None) -> None:
+    assert receipt is not None
+    await queue.put_back(redis, receipt.epoch, 0, receipt.first, receipt.entries, "put back")
+
+
+async def ended(lanes: Lanes, one: history.Opening, *said: str) -> tuple[Receipt, Ended]:
+    end = ending(one.response, *said)
+    outcome, receipt = await history.finish(lanes, TENANT, CONVERSATION, one.response, one.token, end)
+    assert outcome == "ok"
+    assert receipt is not None
+    return receipt, Ended(TENANT, CONVERSATION, one.response, end)
+
+
+@pytest.mark.parametrize("produced", [("said", "answered"), ()], ids=["with an answer", "without"])
+async def test_a_turn_that_has_ended_frees_its_key(redis: Redis, lanes: Lanes, produced: tuple[str, ...]) -> None:
+    one = opening(await create(redis), key="key")
+    await begun(lanes, one)
+    copy = await Copy.of(redis)
+    receipt, end = await ended(lanes, one, *produced)
+    await copy.restore(redis)
+    await put_back(redis, receipt)
+    await history_losses.restore_response(redis, end, receipt.entries[-1])
+    assert (await redis.ttl(f"idem:{TENANT}:key") > 0) == bool(produced)
+
+
+async def test_a_response_that_was_deleted_holds_no_lock(redis: Redis, lanes: Lanes) -> None:
+    """Whoever deleted it may be back before who ran it."""
+    one = opening(await create(redis, "a"), key="key")
+    await begun(lanes, one)
+    copy = await Copy.of(redis)
+    receipt, end = await ended(lanes, one, "b", "c")
+    deleted = await history_changes.delete_response(redis, TENANT, one.response, CONVERSATION, None, None)
+    await copy.restore(redis)
+    await put_back(redis, deleted.queued)
+    await put_back(redis, receipt)
+    await history_losses.restore_response(redis, end, receipt.entries[-1])
+    assert not await redis.hexists(f"conv:{TENANT}:{CONVERSATION}", "lock")
+
+
+@pytest.mark.parametrize("remembered", [True, False], ids=["put back", "told by PostgreSQL"])
+async def test_a_conversation_that_was_deleted_takes_its_turn_along(
+    redis: Redis, lanes: Lanes, remembered: bool
+) -> None:
+    one = opening(await create(redis, "a"), key="key")
+    await begun(lanes, one)
+    await flush(redis, one, CONVERSATION, b"text", 1)
+    copy = await Copy.of(redis)
+    deleted = await history_changes.delete_conversation(redis, TENANT, CONVERSATION)
+    await copy.restore(redis)
+    if remembered:
+        await put_back(redis, deleted.queued)
+    else:
+        await redis.hset(META, "lost_ms", 0)
+        ticket = await history_changes.take_ticket(redis, TENANT, CONVERSATION)
+        assert ticket is not None
+        gone = [("conversation", CONVERSATION)]
+        await history_losses.complete(redis, TENANT, CONVERSATION, ticket.token, None, gone, 1800)
+    assert await finish(lanes, one, CONVERSATION, ending(one.response, "b", "c")) == "gone"
+    assert not await redis.exists(f"resp:{TENANT}:{one.response}")
+
+
+async def test_what_comes_late_of_a_deleted_conversation(redis: Redis) -> None:
+    """Another process had appended it, and the delete is stored already."""
+    await create(redis)
+    item = await history_changes.append(redis, TENANT, CONVERSATION, [("msg_x", said("msg_x", "x"))], 1000)
+    deleted = await history_changes.delete_conversation(redis, TENANT, CONVERSATION)
+    await empty_queue(redis)
+    await put_back(redis, deleted.queued)
+    await drain(redis)
+    await put_back(redis, item.queued)
+
+
+async def test_a_conversation_whose_creation_is_lost_goes_on(redis: Redis) -> None:
+    await create(redis)
+    item = await history_changes.append(redis, TENANT, CONVERSATION, [("msg_x", said("msg_x", "x"))], 1000)
+    await empty_queue(redis)
+    await put_back(redis, item.queued)
+    await redis.hset(META, "lost_ms", 0)
+    ticket = await history_changes.take_ticket(redis, TENANT, CONVERSATION)
+    assert ticket is not None
+    await history_losses.complete(redis, TENANT, CONVERSATION, ticket.token, None, [], 1800)
+    assert [await append(redis, "y", key="key") for _ in range(2)] == ["ok", "replay"]
+    changed = await history_changes.append(redis, TENANT, CONVERSATION, [], 1000, metadata=b'{"a":"b"}')
+    assert (changed.reason, changed.detail) == ("ok", "0")
+    assert await texts(redis) == ["x", "y"]
+
+
+async def test_nobody_loads_before_all_have_put_back_what_they_have(redis: Redis, lanes: Lanes) -> None:
+    copy = await Copy.of(redis)
+    await copy.restore(redis)
+    assert await refusal(lanes, opening(CONVERSATION)) == ("cold", CONVERSATION)
+    assert await history_changes.take_ticket(redis, TENANT, CONVERSATION) is None
+    await redis.hincrby(META, "lost_ms", -2000)
+    assert await history_changes.take_ticket(redis, TENANT, CONVERSATION) is not None
