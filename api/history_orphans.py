@@ -43,9 +43,9 @@ async def takeover(redis: Redis, tenant: str, response: str, token: str, *, forc
     return Orphan(thread.decode(), request, logged, bool(doubtful), again, bool(cancelled), takeups)
 
 
-async def hand_over(redis: Redis, tenant: str, thread: str, response: str, token: str) -> None:
-    """Give a running response up before its lock expires; the next look of any process takes it over."""
-    await _hand_over(redis, tenant, thread, response, token)
+async def hand_over(redis: Redis, tenant: str, thread: str, response: str, token: str, *, pause_ms: int = 0) -> None:
+    """Give a running response up; after the pause the next look of any process takes it over."""
+    await _hand_over(redis, tenant, thread, response, token, pause_ms)
 
 
 async def ask_again(redis: Redis, tenant: str, response: str, body: bytes) -> None:

@@ -11,11 +11,12 @@ from openai import APIError, AsyncOpenAI, BadRequestError
 from openai.types.responses import Response, ResponseStreamEvent
 from redis.asyncio import Redis
 
+from core.queue import META
 from tests.conftest import StartService
 from tests.contract import validate_event, validate_stream
 from tests.entries import TENANT
 from tests.ownership import violations
-from tests.running import Part, Service
+from tests.running import Part, Postgres, Service
 from tests.talking import Json, asked, context, drained, events_of, release, talk
 from tests.waiting import wait_until
 
@@ -311,3 +312,37 @@ async def test_who_follows_what_is_deleted_is_told(client: AsyncOpenAI, other_ap
     assert (last["type"], last["error"]["code"]) == ("error", "response_not_found")
     assert last["sequence_number"] == before[-1]["sequence_number"] + 1
     assert last["message"] == last["error"]["message"]
+
+
+async def test_the_time_without_postgresql_is_nobody_s_death(
+    client: AsyncOpenAI, doomed: Service, upstream: Part, redis: Redis, postgres: Postgres
+) -> None:
+    """Redis has lost something, so PostgreSQL must say whether it ended long ago."""
+    async with talk(doomed) as dying:
+        begun = await dying.responses.create(model="fake-gate-doubt", input="doubt", background=True)
+        await upstream_has(upstream, "doubt", 1)
+        await doomed.api.kill()
+    await redis.hset(META, mapping={"lost": await redis.hget(META, "epoch") or b"", "lost_ms": 0})
+    name = f"resp:{TENANT}:{begun.id}"
+    thread = cast("bytes", await redis.hget(name, "thread")).decode()
+    for key in (name, f"conv:{TENANT}:{thread}"):
+        await redis.hset(key, "epoch", 0)
+    await postgres.kill()
+    try:
+        for _ in range(5):
+            await end_locks(redis)
+            await wait_until(lambda: _is_locked(redis, begun.id), "somebody to look")
+    finally:
+        await postgres.start()
+    await end_locks(redis)
+    await upstream_has(upstream, "doubt", 2)
+    await release(upstream, "doubt")
+    await has(client, begun.id, "completed")
+    await drained(redis)
+    assert await violations(redis) == []
+
+
+async def _is_locked(redis: Redis, response: str) -> bool:
+    """Whoever looks takes it over, and keeps it for as long as a lock lasts."""
+    deadline = await redis.zscore("running", f"{TENANT}:{response}")
+    return deadline is not None and deadline > 1

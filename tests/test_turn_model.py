@@ -74,7 +74,7 @@ BROKEN: dict[str, list[Break]] = {
         ("abandon", "known[1] ~= 'in_progress' or known[2] ~= token", "known[1] ~= 'in_progress'")
     ],
     "a handing over of what somebody else holds": [("hand_over", HANDING, "if false then")],
-    "a handing over that keeps the token": [("hand_over", "'token', '', 'deadline', '0'", "'deadline', '0'")],
+    "a handing over that keeps the token": [("hand_over", "'token', '', 'deadline', free_at", "'deadline', free_at")],
     "an append that is done twice": [("append", "if written(token)", "if false")],
     "a begin that does not know itself": [("begin", "if earlier[1] then", "if false then")],
     "a takeover that does not know itself": [("takeover", " and known[4] ~= token", "")],

@@ -8,7 +8,7 @@ from typing import Any
 import orjson
 from redis.exceptions import RedisError, ResponseError
 
-from api import history, history_losses, history_orphans, metrics, store
+from api import errors, history, history_losses, history_orphans, metrics, store
 from api.connections import Connections
 from api.errors import ApiError
 from api.history import Ending
@@ -60,7 +60,20 @@ async def close_orphan(connections: Connections, tenant: str, response: str, *, 
         return
     token = secrets.token_hex(16)
     orphan = await history_orphans.takeover(connections.redis, tenant, response, token, force=force)
-    if orphan is None or (orphan.doubtful and await _ended_long_ago(connections, tenant, response, token, orphan)):
+    if orphan is None:
+        return
+    try:
+        await _end(connections, tenant, response, token, orphan)
+    except ApiError:
+        # One of the stores is away. No process died of it, so it must not count as if one had.
+        await history_orphans.hand_over(
+            connections.redis, tenant, orphan.thread, response, token, pause_ms=history.LOCK_MS
+        )
+        raise
+
+
+async def _end(connections: Connections, tenant: str, response: str, token: str, orphan: Orphan) -> None:
+    if orphan.doubtful and await _ended_long_ago(connections, tenant, response, token, orphan):
         return
     frames = [one for blob in orphan.log for one in split(blob)]
     # A flush that was sent again may overlap the one before it.
@@ -97,8 +110,8 @@ async def _ended_long_ago(connections: Connections, tenant: str, response: str, 
     """An older copy of Redis takes for running what has ended: PostgreSQL knows, or must be asked before anything."""
     try:
         span = await store.response_span(connections.store, tenant, response)
-    except UNREACHABLE:
-        return True  # the lock runs out again, and somebody asks again
+    except UNREACHABLE as error:
+        raise errors.store_unavailable("PostgreSQL, which may have its end, can't be reached") from error
     if span is None:
         return False
     expiration = connections.settings.expiration_seconds

@@ -9,7 +9,7 @@ from typing import Any
 
 import orjson
 
-from api import metrics
+from api import errors, metrics
 from api.connections import Connections
 from api.errors import ApiError
 from api.history_changes import HotConversation
@@ -48,6 +48,8 @@ async def take_up(
     if not again or orphan.cancelled or orphan.takeups > MOST_TAKEUPS or b"response.output_item.added" in told:
         return False
     hot = await hot_conversation(connections, tenant, orphan.thread, items=True)
+    if hot == "away":
+        raise errors.store_unavailable("Redis can't be reached")
     try:
         request = parse(CreateResponse, again)
     except ApiError:
