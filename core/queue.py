@@ -133,8 +133,9 @@ async def depth(redis: Redis) -> int:
 _renew = Script(_SCRIPTS / "renew.lua", allow_oom=True, opens_epoch=True)
 _report = Script(_SCRIPTS / "report.lua", allow_oom=True)
 _put_back = Script(_SCRIPTS / "put_back.lua", allow_oom=True)
-# Entries per call: each may be large, and Redis serves nobody else meanwhile.
+# Per call: Redis serves nobody else meanwhile, and one that takes longer than the socket's time-out is sent again.
 PUT_BACK_ENTRIES = 100
+PUT_BACK_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,9 +192,12 @@ async def report(redis: Redis, known: tuple[int, int, int] | None, *, lost: bool
 
 async def put_back(redis: Redis, epoch: int, start: int, first: int, entries: list[bytes], token: str) -> None:
     """Queue entries again that Redis lacks, and show them to readers; `first` is the offset of the first one."""
-    for index in range(0, len(entries), PUT_BACK_ENTRIES):
-        chunk = entries[index : index + PUT_BACK_ENTRIES]
-        await _put_back(redis, epoch, start, first + index, token, *chunk)
+    chunk: list[bytes] = []
+    for index, entry in enumerate(entries, 1):
+        chunk.append(entry)
+        if index == len(entries) or len(chunk) == PUT_BACK_ENTRIES or sum(map(len, chunk)) >= PUT_BACK_BYTES:
+            await _put_back(redis, epoch, start, first + index - len(chunk), token, *chunk)
+            chunk = []
 
 
 async def reports(redis: Redis) -> list[bytes]:

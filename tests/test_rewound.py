@@ -11,7 +11,7 @@ from api import history, history_changes, history_losses
 from api.history_losses import Ended
 from api.lanes import Lanes
 from core import queue
-from core.queue import META, Receipt
+from core.queue import META, QUEUE, Receipt
 from tests.entries import TENANT, empty_queue
 from tests.hot_turns import (
     CONVERSATION,
@@ -159,3 +159,15 @@ async def test_nobody_loads_before_all_have_put_back_what_they_have(redis: Redis
     assert await history_changes.take_ticket(redis, TENANT, CONVERSATION) is None
     await redis.hincrby(META, "lost_ms", -2000)
     assert await history_changes.take_ticket(redis, TENANT, CONVERSATION) is not None
+
+
+async def test_large_entries_are_put_back_a_few_at_a_time(redis: Redis) -> None:
+    """All at once they would take Redis longer than a client waits, which would send them again."""
+    await create(redis)
+    items = [(f"msg_{number}", said(f"msg_{number}", "x" * 600_000)) for number in range(8)]
+    appended = await history_changes.append(redis, TENANT, CONVERSATION, items, 1000)
+    await empty_queue(redis)
+    await redis.config_resetstat()
+    await put_back(redis, appended.queued)
+    assert await redis.llen(QUEUE) == len(items)
+    assert (await redis.info("commandstats"))["cmdstat_evalsha"]["calls"] == len(items) / 2
