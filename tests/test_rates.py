@@ -1,6 +1,7 @@
 """Requests and tokens per minute: counted for a tenant by all processes together, told to clients, refused in time."""
 
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +11,9 @@ import pytest
 from openai import ConflictError, RateLimitError
 from redis.asyncio import Redis
 
-from api.rates import duration
+from api.rates import Allowance, Limits, duration
 from tests.conftest import StartService
+from tests.hot_turns import begun, ending, finish, opening, running_lanes
 from tests.ownership import at_rest
 from tests.running import Part, Service
 from tests.talking import Json, asked, drained, talk
@@ -188,6 +190,15 @@ async def test_a_cut_answer_is_paid_for(limited: Service, redis: Redis) -> None:
         await client.responses.cancel(response)
     # 9 letters of the question, and at least the first of "word1 word2 word3 ".
     assert 2 <= 100_000 - await left(redis, "cut", "tokens") - 3 <= 5
+
+
+async def test_any_number_of_tokens_ends_a_turn(limited: Service, redis: Redis) -> None:  # noqa: ARG001 - it has an epoch
+    """Whatever its provider tells."""
+    one = replace(opening(), allowance=Allowance(Limits(10, 100)), tokens=5)
+    async with running_lanes(redis) as lanes:
+        thread = (await begun(lanes, one)).thread
+        end = replace(ending(one.response, "question", "answer"), tokens=2**63)
+        assert await finish(lanes, one, thread, end) == "ok"
 
 
 async def test_an_answer_longer_than_the_minute_is_owed(limited: Service, http: aiohttp.ClientSession) -> None:

@@ -13,11 +13,15 @@ local function rate_left(tenant, requests_limit, tokens_limit)
   return left(state[1], requests_limit), left(state[2], tokens_limit)
 end
 
+local MOST_OWED_MS = 86400000
+
 -- Let the key live until its buckets are full again, when it says nothing more.
 local function rate_expire(tenant, requests, requests_limit, tokens, tokens_limit)
   local lacking = 1000
   if requests_limit > 0 then lacking = math.max(lacking, (requests_limit - requests) * 60000 / requests_limit + 1000) end
   if tokens_limit > 0 then lacking = math.max(lacking, (tokens_limit - tokens) * 60000 / tokens_limit + 1000) end
+  -- A provider may tell of any number of tokens.
+  lacking = math.min(lacking, MOST_OWED_MS)
   if redis.call('PTTL', 'rate:' .. tenant) < lacking then redis.call('PEXPIRE', 'rate:' .. tenant, text(lacking)) end
 end
 
