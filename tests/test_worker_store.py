@@ -212,10 +212,12 @@ async def test_an_entry_that_kills_its_workers_is_given_up_unparsed(writing: "as
 
 
 async def test_an_entry_that_was_stored_after_all_is_not_given_up(writing: "asyncpg.Connection[Any]") -> None:
-    await store(writing, item(1))
-    stored = await store(writing, item(1), failures=MAX_FAILURES, hopeless=True)
-    assert await letters(writing) == []
-    assert stored.counts == {(TENANT, "conv_1"): 1}
+    """And means the same to Redis as it does otherwise."""
+    for one, responses in ((item(1), set()), (response(1, 1, 0), {(TENANT, "resp_1")})):
+        await store(writing, one)
+        stored = await store(writing, one, failures=MAX_FAILURES, hopeless=True)
+        assert await letters(writing) == []
+        assert (stored.counts, stored.responses) == ({(TENANT, "conv_1"): 1}, responses)
 
 
 async def test_nothing_is_dead_lettered_while_the_schema_is_wrong(writing: "asyncpg.Connection[Any]") -> None:

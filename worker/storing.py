@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
-from core.entry import UNCOUNTED, Kind
+from core.entry import UNCOUNTED, Entry, Kind
 from worker import metrics, store
 from worker.batch import Batch, Letter, arrange, header_of, replayed
 from worker.queue import Lease, Stored
@@ -49,7 +49,7 @@ async def _given_up(connection: "Connection", source: bytes, failures: int, stor
     """An entry on which its holders die becomes a dead letter unparsed, unless one of them had come to the end."""
     entry = header_of(source)
     if entry is not None and await store.is_stored(connection, entry):
-        stored.counts[entry.tenant, entry.conversation] += 1
+        _note_entries(stored, [entry])
         return []
     return [Letter(source, entry, f"its worker failed {failures} times")]
 
@@ -110,12 +110,16 @@ def _without(sources: Sequence[bytes], culprit: bytes) -> list[bytes]:
     return [*sources[:index], *sources[index + 1 :]]
 
 
-def _note(stored: Stored, batch: Batch, written: store.Written) -> None:
-    """Tell the acknowledgement what this batch means to the hot copies."""
-    entries = batch.entries()
+def _note_entries(stored: Stored, entries: list[Entry]) -> None:
     stored.counts.update((entry.tenant, entry.conversation) for entry in entries if UNCOUNTED not in entry.extra)
     # A dead-lettered response too: its key must not live for ever.
     stored.responses.update((entry.tenant, entry.id) for entry in entries if entry.kind is Kind.RESPONSE)
+
+
+def _note(stored: Stored, batch: Batch, written: store.Written) -> None:
+    """Tell the acknowledgement what this batch means to the hot copies."""
+    entries = batch.entries()
+    _note_entries(stored, entries)
     stored.removed_responses |= written.removed_responses
     stored.stale_conversations |= written.stale_conversations
     if batch.replayed:
