@@ -19,6 +19,7 @@ from local.children import HOST
 CHUNK_BYTES = 1 << 18
 # How far back a pattern, and what it must be `within`, may have begun.
 REMEMBERED_BYTES = 4096
+TLS_REQUEST_BYTES = 8
 Place = Literal["before", "after"]
 
 
@@ -102,6 +103,8 @@ class Gate:
     """Listens on `port` and forwards to the server; one for each process and server that shall be caught."""
 
     target: int
+    only: bytes = b""
+    """Rules are for those connections alone that begin with these bytes in what they say of themselves."""
     port: int = 0
     shut: bool = False
     """While it is, nobody gets through: new connections are closed at once."""
@@ -154,9 +157,11 @@ class Gate:
             await asyncio.gather(reading, *pumps, return_exceptions=True)
 
     async def _requests(self, line: _Line) -> None:
-        passed = b""
+        passed, caught = b"", None
         while chunk := await line.requests.get():
-            rule = next((rule for rule in self.rules if rule.takes(passed, chunk)), None)
+            # A client of PostgreSQL may ask for TLS first, in 8 bytes, and says who it is after that.
+            caught = self.only in chunk if caught is None and len(chunk) > TLS_REQUEST_BYTES else caught
+            rule = next((rule for rule in self.rules if rule.takes(passed, chunk)), None) if caught else None
             passed = (passed + chunk)[-REMEMBERED_BYTES:]
             if rule is not None and rule.place == "after":
                 line.reply_rule = rule
@@ -182,9 +187,9 @@ class Gate:
 
 
 @asynccontextmanager
-async def gate_to(target: int) -> AsyncIterator[Gate]:
+async def gate_to(target: int, only: bytes = b"") -> AsyncIterator[Gate]:
     """A gate on a port of its own. At the end every connection through it ends."""
-    gate = Gate(target)
+    gate = Gate(target, only)
     tasks: set[asyncio.Task[None]] = set()
 
     async def serve(client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:

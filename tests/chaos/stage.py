@@ -35,6 +35,8 @@ HELD_SECONDS = 20.0
 REQUEST_SECONDS = 90.0
 # Until every process has found a Redis that was started, and settled its epoch.
 SETTLED_SECONDS = 3
+# The name of the sessions that write ranges, as PostgreSQL is told it.
+STORING = b"chatbot-worker\0"
 DEBIAN_REDIS = "redis-server"
 
 
@@ -156,13 +158,14 @@ class Stage:
         return {"OPENAI_BASE_URL": f"http://{HOST}:{port}/v1", "OPENAI_API_KEY": "sk-test", "MODEL": "fake"}
 
     async def redis_gate(self) -> Gate:
-        return await self._gate(self.valkey.port)
+        return await self._gate(self.valkey.port, b"")
 
     async def postgres_gate(self) -> Gate:
-        return await self._gate(self.postgres.port)
+        """Its rules catch what stores the queue, not what indexes it later, nor an API."""
+        return await self._gate(self.postgres.port, STORING)
 
-    async def _gate(self, port: int) -> Gate:
-        self.gates.append(await self.stack.enter_async_context(gate_to(port)))
+    async def _gate(self, port: int, only: bytes) -> Gate:
+        self.gates.append(await self.stack.enter_async_context(gate_to(port, only)))
         return self.gates[-1]
 
     async def migrate(self) -> None:
