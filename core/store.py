@@ -37,6 +37,8 @@ UNREACHABLE = (
     asyncpg.exceptions.InvalidAuthorizationSpecificationError,
     asyncpg.exceptions.InvalidCatalogNameError,
     asyncpg.exceptions.InterfaceError,
+    # It went away in the middle of a call, which asyncpg finds to be in a state that it does not expect.
+    asyncpg.exceptions.InternalClientError,
 )
 
 

@@ -10,7 +10,7 @@ import asyncpg
 from core.store import connect
 from worker import store
 from worker.search.store import index_some
-from worker.verdict import describe
+from worker.verdict import TROUBLES, describe
 
 if TYPE_CHECKING:
     from worker.writer import Writer
@@ -37,7 +37,7 @@ async def keep_indexed(writer: "Writer") -> None:
                 began = time.monotonic()
                 more = not writer.backlog and await index_some(connection, store.LOCK_SHARED)
                 await asyncio.sleep((time.monotonic() - began) * PAUSES_PER_STEP if more else LOOK_SECONDS)
-            except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            except TROUBLES as error:
                 # PostgreSQL is away, or its schema is not there yet: the lanes tell so.
                 log.info("the index waits", extra={"trouble": describe(error)})
                 await asyncio.sleep(AWAY_SECONDS)

@@ -4,6 +4,8 @@ from enum import Enum, auto
 
 import asyncpg
 
+from core.store import UNREACHABLE
+
 
 class Verdict(Enum):
     POISON = auto()
@@ -15,6 +17,9 @@ class Verdict(Enum):
     TRANSIENT = auto()
     """Wait, and do it again, for ever. Whatever is not known is this."""
 
+
+# What a PostgreSQL raises that refuses something, is away, or goes away in the middle of a call.
+TROUBLES = (asyncpg.PostgresError, *UNREACHABLE)
 
 POISON = ("22", "23502", "23514", "54")
 DUPLICATE = ("23505",)

@@ -23,7 +23,7 @@ from worker.queue import Lease
 from worker.room import Room
 from worker.settings import Settings
 from worker.storing import store_range
-from worker.verdict import Verdict, describe, verdict
+from worker.verdict import TROUBLES, Verdict, describe, verdict
 
 if TYPE_CHECKING:
     Connection = asyncpg.Connection[Any]
@@ -105,7 +105,7 @@ async def _claim(writer: Writer, lane: Lane) -> Lease | None:
     except SchemaMissingError as error:
         await writer.postgres_outage.pause(str(error))
         return None
-    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+    except TROUBLES as error:
         await writer.postgres_outage.pause(_trouble(error))
         return None
     await asyncio.sleep(max(0.0, writer.gather_until - time.monotonic()))
@@ -207,7 +207,7 @@ async def _after_failure(writer: Writer, lane: Lane, lease: Lease, error: Except
     ended = not lane.connection.is_closed() and not lane.connection.is_in_transaction()
     if not ended:
         lane.connection.terminate()
-    known = isinstance(error, asyncpg.PostgresError | asyncpg.InterfaceError | OSError | TimeoutError)
+    known = isinstance(error, TROUBLES)
     metrics.FAILURES.labels(verdict(error).name.lower() if known else "unexpected").inc()
     if not known:
         # A mistake of ours. Should an entry have caused it, the range is halved until that one is alone.
