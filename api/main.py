@@ -77,7 +77,8 @@ def create_app(settings: Settings, keyring: Keyring) -> FastAPI:
         await connections.redis.aclose()
         await connections.epochs.aclose()
 
-    app = FastAPI(title="chatbot", lifespan=lifespan, openapi_url=None, docs_url=None, redoc_url=None)
+    # A redirect would go where the Host header says, and to http behind a proxy that speaks TLS.
+    app = FastAPI(lifespan=lifespan, openapi_url=None, docs_url=None, redoc_url=None, redirect_slashes=False)
     app.state.draining = False
     app.state.exit_status = 0
     add_error_answers(app)

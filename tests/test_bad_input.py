@@ -294,6 +294,7 @@ async def test_a_bad_list_query(
     ("method", "path", "status", "code", "allow"),
     [
         ("GET", "/nothing", 404, "unknown_url", None),
+        ("GET", f"{CONVERSATIONS}/", 404, "unknown_url", None),
         ("PUT", CONVERSATIONS, 405, "method_not_allowed", "GET, POST"),
         ("PATCH", RESPONSES, 405, "method_not_allowed", "POST"),
         ("POST", "/models", 405, "method_not_allowed", "GET"),

@@ -231,7 +231,9 @@ async def test_who_may_not_come_in(asking_service: Service, start_service: Start
         with pytest.raises(InvalidStatus) as answer:
             await connect(url, origin=origin)  # type: ignore[arg-type]
         assert answer.value.response.status_code == status
+        assert answer.value.response.headers["x-request-id"].startswith("req_")
         assert orjson.loads(answer.value.response.body or b"")["error"]["code"] == code
+    assert '"ERROR"' not in locked.api.log_text() + asking_service.api.log_text()
     async with talk(locked, "a secret") as client, client.responses.connect() as connection:
         assert (await end_of(connection, input="with the key"))["status"] == "completed"
     port = asking_service.api.port

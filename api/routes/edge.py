@@ -30,7 +30,6 @@ HOT_PATH = "/v1/responses"
 COUNTING_PATH = "/v1/responses/input_tokens"
 READING = ("GET", "HEAD")
 METHODS = ("GET", "POST", "DELETE")
-JSON_HEADERS = [(b"content-type", b"application/json")]
 LONGEST_IDEMPOTENCY_KEY = 255
 # For a provider that does not say when to come back: most count by the minute.
 RATE_LIMIT_RETRY_SECONDS = 10.0
@@ -82,7 +81,9 @@ class Edge:
             await self._serve(self._app.state.connections, lambda: self._admit_again(scope), receive, send)
             return
         await receive()
-        await send({"type": "websocket.http.response.start", "status": refused.status, "headers": JSON_HEADERS})
+        told_with = {"content-type": "application/json", "x-request-id": new_id("req_"), **refused.headers}
+        headers = [(name.encode(), value.encode()) for name, value in told_with.items()]
+        await send({"type": "websocket.http.response.start", "status": refused.status, "headers": headers})
         await send({"type": "websocket.http.response.body", "body": refused.body()})
 
     def _admit_again(self, scope: Scope) -> Caller:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import orjson
 from starlette.types import Message, Receive, Send
+from uvicorn._types import ASGISendEvent
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from websockets.http11 import Request
 
@@ -33,6 +34,12 @@ class WebSocket(WebSocketsSansIOProtocol):
     def shutdown(self) -> None:
         if not self.handshake_complete or self.close_sent:
             super().shutdown()
+
+    async def send(self, message: ASGISendEvent) -> None:
+        """A refusal ends the handshake too: without that the library logs each as an error of ours."""
+        await super().send(message)
+        if message["type"] == "websocket.http.response.body":
+            self.handshake_complete = True
 
     def handle_connect(self, event: Request) -> None:
         """Bytes beyond ASCII where the handshake has its own words: the library's refusal of them fails itself."""
