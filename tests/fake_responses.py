@@ -17,7 +17,7 @@ from tests.fake_scripts import HTML, Script, Voice, error_body
 Json = dict[str, Any]
 USAGE = {
     "input_tokens": 10,
-    "input_tokens_details": {"cached_tokens": 2},
+    "input_tokens_details": {"cached_tokens": 2, "cache_write_tokens": 3},
     "output_tokens": 2,
     "output_tokens_details": {"reasoning_tokens": 1},
     "total_tokens": 12,

@@ -30,7 +30,7 @@ def usage(prompt: int, completion: int) -> Json:
         "prompt_tokens": prompt,
         "completion_tokens": completion,
         "total_tokens": prompt + completion,
-        "prompt_tokens_details": {"cached_tokens": 2},
+        "prompt_tokens_details": {"cached_tokens": 2, "cache_write_tokens": 3},
         "completion_tokens_details": {"reasoning_tokens": 1},
     }
 

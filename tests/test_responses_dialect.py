@@ -30,7 +30,7 @@ from tests.talking import asked
 from tests.test_upstream import KEY, WEATHER, ask, calls, collect, streamed, told
 
 pytestmark = pytest.mark.anyio
-COUNTED = Usage(10, 2, cached_tokens=2, reasoning_tokens=1)
+COUNTED = Usage(10, 2, cached_tokens=2, reasoning_tokens=1, cache_write_tokens=3)
 STOP, CALLS = Finish("stop"), Finish("tool_calls")
 
 

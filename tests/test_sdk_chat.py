@@ -216,6 +216,7 @@ async def test_usage_of_a_stream(client: AsyncOpenAI) -> None:
     assert (last.choices, last.usage.prompt_tokens, last.usage.completion_tokens) == ([], 3, 32)
     assert last.usage.prompt_tokens_details is not None
     assert last.usage.prompt_tokens_details.cached_tokens == 2
+    assert last.usage.prompt_tokens_details.cache_write_tokens == 3
 
 
 @pytest.mark.parametrize("stream", [False, True])

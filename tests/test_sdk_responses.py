@@ -49,6 +49,7 @@ async def test_usage_is_the_providers(client: AsyncOpenAI) -> None:
     assert usage is not None
     assert (usage.input_tokens, usage.output_tokens, usage.total_tokens) == (3, 32, 35)
     assert (usage.input_tokens_details.cached_tokens, usage.output_tokens_details.reasoning_tokens) == (2, 1)
+    assert usage.input_tokens_details.cache_write_tokens == 3
     assert not usage.model_extra
 
 

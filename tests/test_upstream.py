@@ -30,7 +30,7 @@ from tests.waiting import wait_until
 pytestmark = pytest.mark.anyio
 KEY = "sk-secret-key"
 ECHO = ProviderSettings("echo")
-COUNTED = Usage(10, 2, cached_tokens=2, reasoning_tokens=1)
+COUNTED = Usage(10, 2, cached_tokens=2, reasoning_tokens=1, cache_write_tokens=3)
 STOP, CALLS = Finish("stop"), Finish("tool_calls")
 WEATHER = {"type": "function", "name": "weather", "description": "d", "parameters": {"type": "object"}, "strict": True}
 

@@ -70,7 +70,7 @@ SHAPES: dict[str, Json] = {
             "prompt_tokens": WHOLE,
             "completion_tokens": WHOLE,
             "total_tokens": WHOLE,
-            "prompt_tokens_details": record("Of these:", {"cached_tokens": WHOLE}),
+            "prompt_tokens_details": record("Of these:", {"cached_tokens": WHOLE, "cache_write_tokens": WHOLE}),
             "completion_tokens_details": record("Of these:", {"reasoning_tokens": WHOLE}),
         },
         {"estimated": told(always(value=True), "The provider gave no count; this is an estimate.")},

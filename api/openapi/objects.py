@@ -203,7 +203,7 @@ OTHERS: dict[str, Json] = {
         "Tokens, as the provider counted them.",
         {
             "input_tokens": WHOLE,
-            "input_tokens_details": record("Of these:", {"cached_tokens": WHOLE}),
+            "input_tokens_details": record("Of these:", {"cached_tokens": WHOLE, "cache_write_tokens": WHOLE}),
             "output_tokens": WHOLE,
             "output_tokens_details": record("Of these:", {"reasoning_tokens": WHOLE}),
             "total_tokens": WHOLE,

@@ -94,6 +94,7 @@ class Usage(NamedTuple):
     output_tokens: int
     cached_tokens: int = 0
     reasoning_tokens: int = 0
+    cache_write_tokens: int = 0
     estimated: bool = False
 
     def plus(self, other: "Usage") -> "Usage":
@@ -102,6 +103,7 @@ class Usage(NamedTuple):
             self.output_tokens + other.output_tokens,
             self.cached_tokens + other.cached_tokens,
             self.reasoning_tokens + other.reasoning_tokens,
+            self.cache_write_tokens + other.cache_write_tokens,
             self.estimated or other.estimated,
         )
 

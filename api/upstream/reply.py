@@ -180,6 +180,7 @@ def _usage(usage: Json) -> Usage:
         usage.get("completion_tokens"),
         prompt.get("cached_tokens"),
         completion.get("reasoning_tokens"),
+        prompt.get("cache_write_tokens"),
     )
-    asked, answered, cached, reasoned = (count if isinstance(count, int) else 0 for count in counts)
-    return Usage(asked, answered, cached, reasoned)
+    asked_for, answered, cached, reasoned, written = (count if isinstance(count, int) else 0 for count in counts)
+    return Usage(asked_for, answered, cached, reasoned, written)

@@ -206,11 +206,13 @@ def _annotate(annotation: Any, deltas: list[Delta]) -> None:  # noqa: ANN401 - J
 
 
 def _usage(usage: Json) -> Usage:
+    asked = usage.get("input_tokens_details") or {}
     counts = (
         usage.get("input_tokens"),
         usage.get("output_tokens"),
-        (usage.get("input_tokens_details") or {}).get("cached_tokens"),
+        asked.get("cached_tokens"),
         (usage.get("output_tokens_details") or {}).get("reasoning_tokens"),
+        asked.get("cache_write_tokens"),
     )
-    asked, answered, cached, reasoned = (count if isinstance(count, int) else 0 for count in counts)
-    return Usage(asked, answered, cached, reasoned)
+    asked_for, answered, cached, reasoned, written = (count if isinstance(count, int) else 0 for count in counts)
+    return Usage(asked_for, answered, cached, reasoned, written)
