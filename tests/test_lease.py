@@ -6,6 +6,9 @@ from dataclasses import replace
 import pytest
 from redis.asyncio import Redis
 
+from api import history_changes, history_orphans
+from api.history import LOCK_MS
+from core.entry import UNCOUNTED, parse
 from core.queue import ACKED, ALONE, ATTEMPTS, BELL, HOT, LEASES, META, QUEUE, SESSIONS, renew
 from tests.entries import TENANT, broken_item, claim, empty_queue, expire, item, nothing_to_claim, push
 from worker import queue
@@ -224,6 +227,13 @@ async def test_a_clock_that_went_back_does_not_keep_a_dead_lease(redis: Redis) -
     assert deadline <= seconds * 1000 + microseconds / 1000 + LEASE_MS
 
 
+async def test_a_clock_that_went_back_does_not_keep_a_dead_lock(redis: Redis) -> None:
+    await redis.zadd("running", {f"{TENANT}:resp_1": 4_000_000_000_000})
+    assert await history_orphans.expired(redis, 10) == []
+    seconds, _ = await redis.time()
+    assert (await redis.zscore("running", f"{TENANT}:resp_1") or 0) <= seconds * 1000 + 1000 + LOCK_MS
+
+
 async def test_a_new_redis_has_a_new_epoch(redis: Redis) -> None:
     await push(redis, item(1))
     lease = await claim(redis)
@@ -360,3 +370,10 @@ async def test_leases_are_renewed_by_their_own_holder_alone(redis: Redis) -> Non
     assert await queue.extend(redis, leases[1])
     assert (await claim(redis)).entries == [item(1)]
     assert await nothing_to_claim(redis)
+
+
+async def test_what_no_hot_copy_counted_takes_nothing_off(redis: Redis) -> None:
+    """The delete of a response whose thread was cold then."""
+    await history_changes.delete_response(redis, TENANT, "resp_1", "thr_1", None, None)
+    lease = await claim(redis)
+    assert [parse(entry).extra for entry in lease.entries] == [(UNCOUNTED,)]

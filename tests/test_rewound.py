@@ -20,6 +20,7 @@ from tests.hot_turns import (
     create,
     drain,
     ending,
+    entries,
     finish,
     flush,
     opening,
@@ -171,3 +172,38 @@ async def test_large_entries_are_put_back_a_few_at_a_time(redis: Redis) -> None:
     await put_back(redis, appended.queued)
     assert await redis.llen(QUEUE) == len(items)
     assert (await redis.info("commandstats"))["cmdstat_evalsha"]["calls"] == len(items) / 2
+
+
+async def test_what_is_put_back_twice_is_shown_once(redis: Redis) -> None:
+    """Its process may be cut off in the middle, and begin again."""
+    item = await history_changes.append(
+        redis, TENANT, await create(redis), [("msg_x", said("msg_x", "x")), ("msg_y", said("msg_y", "y"))], 1000
+    )
+    await empty_queue(redis)
+    for _ in range(2):
+        await put_back(redis, item.queued)
+    elements = cast("list[bytes]", await redis.lrange(f"items:{TENANT}:{CONVERSATION}", 0, -1))
+    assert [element.partition(b" ")[2] for element in elements] == [said("msg_x", "x"), said("msg_y", "y")]
+    await redis.ltrim(QUEUE, 0, -3)  # PostgreSQL absorbs the second ones
+    await redis.hincrby(f"conv:{TENANT}:{CONVERSATION}", "unstored", -2)
+
+
+async def test_only_who_took_a_response_over_forgets_it(redis: Redis, lanes: Lanes) -> None:
+    one = opening(await create(redis))
+    await begun(lanes, one)
+    await history_losses.forget(redis, TENANT, one.response, CONVERSATION, "another", 1800)
+    assert await finish(lanes, one, CONVERSATION, ending(one.response, "a", "b")) == "ok"
+
+
+async def test_each_epoch_is_checked_and_keeps_the_floor(redis: Redis) -> None:
+    """Whatever the process that begins it knows: PostgreSQL may have been away."""
+    future = 4_000_000_000_000_000
+    for floor in (future, 0):
+        await redis.hset(META, "run", "before")
+        assert await queue.renew(redis, 5, floor) is not None
+        begun_by_another = await queue.renew(redis)
+        assert begun_by_another is not None
+        assert not begun_by_another.checked
+        await queue.report(redis, None, lost=False, checked=True)
+    await create(redis, "a")
+    assert (await entries(redis))[0].position >= future
