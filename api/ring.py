@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import secrets
 import time
 from collections import deque
 from dataclasses import dataclass
@@ -13,7 +14,7 @@ from api import history_losses
 from api.history_losses import Ended
 from core import queue
 from core.epochs import Epochs
-from core.queue import Receipt
+from core.queue import Epoch, Receipt
 
 log = logging.getLogger(__name__)
 
@@ -30,7 +31,11 @@ class Kept:
     at: float
     receipt: Receipt
     ended: Ended | None
-    size: int
+    """With the entry that comes last."""
+
+    @property
+    def size(self) -> int:
+        return sum(map(len, self.receipt.entries)) + (0 if self.ended is None else len(self.ended.ending.body))
 
 
 class Ring:
@@ -46,29 +51,57 @@ class Ring:
         if receipt is None:
             return
         epochs.saw(receipt.epoch, receipt.end)
-        size = sum(map(len, receipt.entries)) + (0 if ended is None else len(ended.ending.body))
-        one = Kept(time.monotonic(), receipt, ended, size)
+        one = Kept(time.monotonic(), receipt, ended)
         if epochs.is_over(receipt.epoch):
             self._tasks.create_task(self._recover(epochs, one))
-            return
+        else:
+            self._remember(one)
+
+    def _remember(self, one: Kept) -> None:
         self._kept.append(one)
-        self._bytes += size
+        self._bytes += one.size
         while self._kept and (self._kept[0].at < one.at - KEPT_SECONDS or self._bytes > KEPT_BYTES):
             self._bytes -= self._kept.popleft().size
 
-    async def put_back(self, redis: Redis, epoch: int, start: int, has: int, token: str) -> int:
-        """Queue and show again what Redis lacks of an epoch, of which it has all before the offset `has`."""
-        restored = 0
-        for one in [one for one in self._kept if one.receipt.epoch == epoch]:
-            missing = one.receipt.entries[max(0, has - one.receipt.first) :]
-            if missing:
-                await queue.put_back(redis, epoch, start, one.receipt.end - len(missing), missing, token)
-                await _show(redis, one)
-                restored += len(missing)
-        # Connections that a wipe of Redis left open tell of the next epoch before it is entered here.
-        self._kept = deque(one for one in self._kept if one.receipt.epoch > epoch)
-        self._bytes = sum(one.size for one in self._kept)
+    def _take(self, before: int) -> Kept | None:
+        """The first one of an epoch before this one, out of the ring."""
+        one = next((one for one in self._kept if one.receipt.epoch < before), None)
+        if one is not None:
+            self._kept.remove(one)
+            self._bytes -= one.size
+        return one
+
+    async def put_back(self, redis: Redis, over: Epoch, found: Epoch) -> int:
+        """Queue and show again what Redis lacks in the epoch `found`, before which the epoch `over` was known here.
+
+        All of it is remembered where it stands now: Redis may be lost again before PostgreSQL has it. What comes in
+        meanwhile, from connections that a wipe of Redis left open, may be of any epoch.
+        """
+        token, restored = secrets.token_hex(16), 0
+        while (one := self._take(found.number)) is not None:
+            receipt = one.receipt
+            has = max(receipt.first, found.ends.get(receipt.epoch, receipt.first))
+            known, missing = receipt.entries[: has - receipt.first], receipt.entries[has - receipt.first :]
+            stands = [Receipt(found.number, receipt.first + len(known), known)] if known else []
+            start = over.start if receipt.epoch == over.number else receipt.first
+            try:
+                if missing:
+                    first = receipt.end - len(missing)
+                    stands += await queue.put_back(redis, receipt.epoch, start, first, missing, token)
+                    await _show(redis, one)
+            except BaseException:
+                self._kept.appendleft(one)
+                self._bytes += one.size
+                raise
+            restored += len(missing)
+            self._remember_at(one, stands)
         return restored
+
+    def _remember_at(self, one: Kept, stands: list[Receipt]) -> None:
+        """The same where it stands now, as Redis has just confirmed."""
+        at, last = time.monotonic(), len(stands) - 1
+        for index, receipt in enumerate(stands):
+            self._remember(Kept(at, receipt, one.ended if index == last else None))
 
     async def _recover(self, epochs: Epochs, one: Kept) -> None:
         receipt = one.receipt
@@ -76,7 +109,9 @@ class Ring:
             async with asyncio.timeout(RECOVERY_SECONDS):
                 while True:
                     try:
-                        return await epochs.recover(receipt.epoch, receipt.first, receipt.first, receipt.entries)
+                        where = receipt.epoch, receipt.first, receipt.first
+                        stands = await epochs.recover(*where, receipt.entries, lambda redis: _show(redis, one))
+                        return self._remember_at(one, stands)
                     except RedisError:
                         await asyncio.sleep(RECOVERY_PAUSE_SECONDS)
         except TimeoutError:

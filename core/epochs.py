@@ -19,7 +19,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
 from core import queue, store
-from core.queue import Epoch
+from core.queue import Epoch, Receipt
 from core.settings import PostgresSettings, RedisSettings
 
 log = logging.getLogger(__name__)
@@ -41,13 +41,17 @@ LOSSES = Counter("chatbot_queue_loss_events", "Times that this process found Red
 EPOCHS = Counter("chatbot_queue_epochs", "Epochs that this process began because Redis was another one than before")
 PUT_BACK = Counter("chatbot_queue_put_back", "Entries that this process remembered, Redis lacked, and were put back")
 
-PutBack = Callable[[Redis, int, int, int, str], Awaitable[int]]
-"""(redis, epoch, its start, offset behind what Redis has of it, token): how many entries were put back."""
+PutBack = Callable[[Redis, Epoch, Epoch], Awaitable[int]]
+"""(redis, the epoch that is over, the one that was found): how many entries were put back."""
 
 
 async def nothing_remembered(*_: object) -> int:
     """Of a process that acknowledges nothing to clients."""
     return 0
+
+
+async def nothing_shown(_: Redis) -> None:
+    """Of a process that shows nothing to clients."""
 
 
 class Epochs:
@@ -75,17 +79,24 @@ class Epochs:
         """Whether what an answer of this epoch told may not be in Redis any more."""
         return self._epoch is not None and epoch < self._epoch.number
 
-    async def recover(self, epoch: int, start: int, first: int, entries: list[bytes]) -> None:
+    async def recover(
+        self, epoch: int, start: int, first: int, entries: list[bytes], show: Callable[[Redis], Awaitable[None]]
+    ) -> list[Receipt]:
         """Put back what Redis lacks of entries that it acknowledged in an epoch that is over; `first` is their offset.
 
-        Raises RedisError.
+        `show` is called when it lacked some. Tells where all of them stand now. Raises RedisError.
         """
         async with self._settling:
-            has = first if self._epoch is None else max(first, self._epoch.ends.get(epoch, first))
-            missing = entries[has - first :]
-            if missing and self.is_over(epoch):
-                await queue.put_back(self._redis, epoch, start, has, missing, secrets.token_hex(16))
+            if self._epoch is None or not self.is_over(epoch):
+                return []
+            has = max(first, self._epoch.ends.get(epoch, first))
+            known, missing = entries[: has - first], entries[has - first :]
+            stand = [Receipt(self._epoch.number, first + len(known), known)] if known else []
+            if missing:
+                stand += await queue.put_back(self._redis, epoch, start, has, missing, secrets.token_hex(16))
+                await show(self._redis)
                 PUT_BACK.inc(len(missing))
+            return stand
 
     async def greet(self, connection: Connection) -> None:
         """Make sure of the epoch before a new connection is used. Raises redis's ConnectionError when that fails."""
@@ -127,8 +138,7 @@ class Epochs:
             has = found.ends.get(over.number, over.start)
             lost = over.number not in found.ends or tail > has
             await queue.report(self._redis, (over.number, over.start, tail), lost=lost, checked=False)
-            token = secrets.token_hex(16)
-            restored = await self._put_back(self._redis, over.number, over.start, has, token)
+            restored = await self._put_back(self._redis, over, found)
             PUT_BACK.inc(restored)
             if lost:
                 self._tell(found, {"over": over.number, "missing": max(0, tail - has), "put_back": restored})

@@ -190,14 +190,20 @@ async def report(redis: Redis, known: tuple[int, int, int] | None, *, lost: bool
     await _report(redis, *(known or ("", "", "")), int(lost), int(checked))
 
 
-async def put_back(redis: Redis, epoch: int, start: int, first: int, entries: list[bytes], token: str) -> None:
-    """Queue entries again that Redis lacks, and show them to readers; `first` is the offset of the first one."""
+async def put_back(redis: Redis, epoch: int, start: int, first: int, entries: list[bytes], token: str) -> list[Receipt]:
+    """Queue entries again that Redis lacks, and show them to readers; `first` is the offset of the first one.
+
+    Tells where they stand now.
+    """
+    receipts: list[Receipt] = []
     chunk: list[bytes] = []
     for index, entry in enumerate(entries, 1):
         chunk.append(entry)
         if index == len(entries) or len(chunk) == PUT_BACK_ENTRIES or sum(map(len, chunk)) >= PUT_BACK_BYTES:
-            await _put_back(redis, epoch, start, first + index - len(chunk), token, *chunk)
+            now, end = await _put_back(redis, epoch, start, first + index - len(chunk), token, *chunk)
+            receipts.append(Receipt(int(now), end, chunk))
             chunk = []
+    return receipts
 
 
 async def reports(redis: Redis) -> list[bytes]:

@@ -14,7 +14,7 @@ import asyncpg
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from core.epochs import Epochs
+from core.epochs import Epochs, nothing_shown
 from core.store import connect
 from worker import metrics, migrate, queue, store
 from worker.indexing import keep_indexed
@@ -222,7 +222,7 @@ async def _release(writer: Writer, lease: Lease, *, ended: bool, failed: bool) -
         async with asyncio.timeout(RELEASE_SECONDS):
             if not await queue.release(writer.redis, lease, ended=ended, failed=failed):
                 # Should Redis have lost the range, this was the last copy of it.
-                await writer.epochs.recover(lease.epoch, lease.start, lease.first, lease.entries)
+                await writer.epochs.recover(lease.epoch, lease.start, lease.first, lease.entries, nothing_shown)
     except (RedisError, OSError, TimeoutError) as error:
         log.warning("a range could not be given back, its lease runs out", extra={"trouble": describe(error)})
 

@@ -1,6 +1,7 @@
 -- Queue entries again that Redis had acknowledged and lacks now, and show them to readers. `first` is the offset that the
 -- first of them had in its epoch. What PostgreSQL has already is absorbed there by its identity.
 -- The hot copies that this makes or changes are not whole: they are read anew before anybody uses them.
+-- Answers {epoch, offset behind the last of them}: where they stand now.
 local epoch, start, first, generation = ARGV[1], ARGV[2], tonumber(ARGV[3]), ARGV[4]
 local FIRST_ENTRY = 5
 
@@ -87,4 +88,5 @@ end
 note_loss()
 redis.call('SADD', REPORTS, table.concat({epoch, start, text(first + count), text(first), text(first + count)}, ' '))
 ring()
-return count
+local meta = redis.call('HMGET', META, 'epoch', 'head')
+return {meta[1], tonumber(meta[2]) + redis.call('LLEN', QUEUE)}

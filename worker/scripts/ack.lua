@@ -41,7 +41,7 @@ for _ = 1, tonumber(take()) do
     if unstored == 0 then redis.call('DEL', load_key(tenant, conversation)) end
     if unstored == 0 then
       redis.call('ZREM', unstored_key(tenant), conversation)
-      redis.call('HDEL', conv, 'since')
+      redis.call('HDEL', conv, 'since', 'dropped')
     end
     if unstored == 0 and not state[3] and state[4] then
       redis.call('DEL', conv, items_key(tenant, conversation))
