@@ -52,7 +52,7 @@ class Model(RuleBasedStateMachine):
         super().__init__()
         self.server = server
         self.server.clear()
-        self.server.losing_replies = False
+        self.server.losing_replies = self.server.always_losing
         self.broken = False
         self._lossy_steps = 0
 
@@ -65,7 +65,7 @@ class Model(RuleBasedStateMachine):
     def stepped(self) -> None:
         type(self).steps += 1
         self._lossy_steps = max(self._lossy_steps - 1, 0)
-        self.server.losing_replies = self._lossy_steps > 0
+        self.server.losing_replies = self.server.always_losing or self._lossy_steps > 0
 
     def fail(self, message: str) -> NoReturn:
         self.broken = True

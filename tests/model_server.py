@@ -5,7 +5,8 @@ steps. They are called by the product's own functions. Whoever breaks a script o
 text that is gone fails loudly.
 """
 
-from collections.abc import Coroutine, Sequence
+import time
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -21,6 +22,7 @@ from local.parts import ROOT
 CLOCK = "model:clock"
 RUN = "model:run"
 OWN_KEYS = {CLOCK.encode(), RUN.encode()}
+MANY_COMMANDS = 1_000_000_000
 START_US = 1_790_000_000_000_000
 REAL_CLOCK = "local time = redis.call('TIME')"
 MODEL_CLOCK = f"local time = {{'0', redis.call('GET', '{CLOCK}')}}"
@@ -63,7 +65,11 @@ class ModelRedis(AsyncRedis):
         self._server = server
 
     async def execute_command(self, *arguments: Any, **_: Any) -> Any:
-        return self._server.execute(*arguments)
+        reply = self._server.execute(*arguments)
+        if arguments[0] == "EVALSHA" and self._server.after_reply is not None:
+            strike, self._server.after_reply = self._server.after_reply, None
+            await strike()
+        return reply
 
     def pipeline(self, *_: Any, **__: Any) -> Any:
         return ModelPipeline(self._server)
@@ -97,17 +103,25 @@ class ModelLanes(Lanes):
 class ModelServer:
     """All scripts of the product, on a server that belongs to the model alone."""
 
-    def __init__(self, redis: Redis, breaks: Sequence[Break] = ()) -> None:
+    def __init__(self, redis: Redis, breaks: Sequence[Break] = (), *, always_losing: bool = False) -> None:
         self.redis = redis
+        self.always_losing = always_losing
         self.client = ModelRedis(self)
         self.lanes = ModelLanes(self.client)
         self.now_us = START_US
         self.losing_replies = False
         """Each script is run twice: its first reply was lost, and the client sends it again."""
+        self.after_reply: Callable[[], Awaitable[None]] | None = None
+        """What happens between the next script's reply and its client's next step."""
+        self.runs = 0
+        self.commands_left = MANY_COMMANDS
+        """Of one request: who is refused for ever asks more."""
+        self.waiting_ms = 0
+        """How long who is refused a loader's ticket waits."""
         self._latest_us = START_US
         self._moves = 0
-        self._runs = 0
         self._hashes: dict[str, str] = {}
+        self._names: dict[str, str] = {}
         paths = {path.stem: path for folder in FOLDERS for path in (ROOT / folder / "scripts").glob("*.lua")}
         unknown = {name for name, _, _ in breaks} - paths.keys()
         assert not unknown, f"no such scripts: {unknown}"
@@ -128,8 +142,12 @@ class ModelServer:
                 source = patched(source, old, new)
             loaded = self.redis.script_load(source)
             self._hashes |= {script.sha: loaded for script in scripts}
+            self._names |= {script.sha: path.stem for script in scripts}
 
     def execute(self, command: str, *arguments: Any) -> Any:
+        self.commands_left -= 1
+        if self.commands_left < 0:
+            raise GuaranteeError("a request asks again and again")
         if command != "EVALSHA":
             untyped: Any = self.redis
             return untyped.execute_command(command, *arguments)
@@ -137,9 +155,12 @@ class ModelServer:
         try:
             if self.losing_replies:
                 self.redis.evalsha(self._hashes[sha], *rest)
-            return self.redis.evalsha(self._hashes[sha], *rest)
+            reply = self.redis.evalsha(self._hashes[sha], *rest)
         except ResponseError as error:
-            raise GuaranteeError(f"a script fails: {error}") from error
+            raise GuaranteeError(f"{self._names[sha]} fails: {error}") from error
+        if self._names[sha] == "take_ticket" and reply[0] == 0 and self.waiting_ms:
+            self.move_clock(self.waiting_ms)
+        return reply
 
     def run(self, steps: Coroutine[Any, Any, T]) -> T:
         """One of the product's functions, which finds nothing to wait for."""
@@ -152,9 +173,20 @@ class ModelServer:
 
     def clear(self) -> None:
         """Another run of Redis on a new volume: everything is gone but the time of day."""
-        self._runs += 1
         self.redis.flushall()
-        self.redis.mset({CLOCK: self.now_us, RUN: self._runs})
+        self._start()
+
+    def restart(self) -> None:
+        """Another run of Redis that lacks nothing."""
+        self._start()
+
+    def _start(self) -> None:
+        # It takes longer than the moment that an epoch is named after.
+        before = time.time_ns() // 1_000_000
+        while time.time_ns() // 1_000_000 == before:
+            pass
+        self.runs += 1
+        self.redis.mset({CLOCK: self.now_us, RUN: self.runs})
 
     def move_clock(self, milliseconds: int) -> None:
         """By an odd microsecond more each time: no moment comes twice when the clock goes back."""

@@ -48,8 +48,8 @@ class Picture:
     hot: dict[str, Hot]
 
 
-def keys(conversation: str) -> tuple[str, str]:
-    return f"conv:{TENANT}:{conversation}", f"items:{TENANT}:{conversation}"
+def keys(conversation: str, tenant: str = TENANT) -> tuple[str, str]:
+    return f"conv:{tenant}:{conversation}", f"items:{tenant}:{conversation}"
 
 
 def _lease(member: bytes) -> tuple[int, int, str]:

@@ -1,0 +1,122 @@
+"""A Redis that is wiped, rewound and started again under several processes, in any order that hypothesis can think of.
+
+tests/model_runs.py tells how to try more of them than `make test` does.
+"""
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from api import loading
+from api.settings import read_settings
+from api.upstream.routing import Routing
+from core.settings import Environment
+from core.store import connect, open_pool
+from tests.loss_model import LossModel
+from tests.loss_pods import Stores
+from tests.model_runs import bite, check, model_redis
+from tests.model_server import Break, GuaranteeError, ModelServer
+from tests.running import Part, Postgres
+from worker.migrate import migrate
+
+# The texts that a broken variant replaces. The product's own scripts break no promise, so whatever is caught is its.
+DOUBT = "return lost and tonumber(epoch or '0') < tonumber(lost)"
+BROKEN: dict[str, list[Break]] = {
+    "a put back that queues nothing": [("put_back", "redis.call('RPUSH', QUEUE, entry)", "")],
+    "a put back that shows nothing": [("put_back", "\n  show(tenant, conversation, position, kind, id, body)", "")],
+    "a put back that counts nothing": [("put_back", "redis.call('HINCRBY', conv, 'unstored', 1)", "")],
+    "a put back that brings back what was deleted": [("put_back", "redis.call('HSET', conv, 'deleted', '1')", "")],
+    "a copy that nobody doubts": [(name, DOUBT, "return false") for name in ("append", "begin", "read", "take_ticket")],
+    "a completion without what is queued": [("complete", "ipairs(redis.call('LRANGE', list, 0, -1))", "ipairs({})")],
+    "a completion without what is stored": [("complete", "for index = FIRST_ITEM, #ARGV do", "for index = 1, 0 do")],
+    "a completion that brings back what was deleted": [
+        ("complete", "string.gmatch(queued_deletes, '%S+')", "string.gmatch('', '%S+')")
+    ],
+    "an epoch that ends behind what was lost": [
+        ("renew", "state[1] .. ':' .. text(tail)", "state[1] .. ':' .. text(tail + 1)")
+    ],
+    "a response that is not shown again": [
+        ("restore_response", "if known[1] and known[1] ~= 'in_progress' then", "if true then")
+    ],
+    "a response that runs on": [
+        ("restore_response", "if known[1] and known[1] ~= 'in_progress' then", "if known[1] then")
+    ],
+}
+
+
+@pytest.fixture
+def stores_with(
+    valkey: Part,
+    postgres: Postgres,
+    database: str,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+    request: pytest.FixtureRequest,
+) -> Iterator[Stores]:
+    monkeypatch.setattr(loading, "WAIT_SECONDS", 0)
+    # Each loss is told, thousands of times.
+    caplog.set_level(logging.CRITICAL)
+    environment = {"PG_HOST": postgres.host, "PG_PORT": str(postgres.port), "PG_USER": postgres.user}
+    settings = read_settings(Environment({**environment, "PG_DATABASE": database, "AUTH": "none", "MODEL": "echo"}))
+    with asyncio.Runner() as runner, model_redis(valkey) as redis:
+        server = ModelServer(redis, BROKEN[request.param] if hasattr(request, "param") else ())
+        runner.run(migrate(settings.postgres))
+        pool = runner.run(open_pool(settings.postgres, 1, "model"))
+        connection = runner.run(connect(settings.postgres, "model"))
+        # Nobody kills this server meanwhile.
+        runner.run(connection.execute("SET synchronous_commit = off"))
+        yield Stores(runner.get_loop(), server, settings, Routing(settings.upstreams), pool, connection)
+        runner.run(connection.close())
+        runner.run(pool.close())
+
+
+def machine_on(stores: Stores) -> type[LossModel]:
+    class Machine(LossModel):
+        def __init__(self) -> None:
+            super().__init__(stores)
+
+    return Machine
+
+
+def test_no_interleaving_breaks_a_promise(stores_with: Stores) -> None:
+    check(machine_on(stores_with))
+
+
+def lost_twice(machine: LossModel) -> None:
+    """Redis is lost again before PostgreSQL has what was put back."""
+    machine.lose_it("wiped")
+    machine.greet(0)
+    machine.lose_it("wiped")
+    machine.greet(0)
+
+
+def lost_behind_the_answer(machine: LossModel) -> None:
+    """Redis is lost between its answer to a finish and the process's taking note of it."""
+    machine.begin(0, 0)
+    machine.finish(-1, 2, "wiped")
+    machine.end_later(0)
+
+
+def lost_with_a_delete(machine: LossModel) -> None:
+    """Redis comes back as it was when the delete of an item was queued, and PostgreSQL has the item."""
+    machine.append(0, 0, 2)
+    machine.delete_item(0, 0, 0, stored=True, kept=True)
+    machine.append(0, 0, 1)
+    machine.lose_it("rewound")
+    machine.read(0)
+
+
+@pytest.mark.parametrize("steps", [lost_twice, lost_behind_the_answer, lost_with_a_delete])
+def test_nothing_that_is_remembered_is_lost(stores_with: Stores, steps: Callable[[LossModel], None]) -> None:
+    machine = LossModel(stores_with)
+    steps(machine)
+    machine.promises_hold()
+    machine.teardown()
+
+
+@pytest.mark.parametrize("stores_with", BROKEN, indirect=True)
+def test_a_broken_script_is_caught(stores_with: Stores) -> None:
+    with pytest.raises(GuaranteeError):
+        bite(machine_on(stores_with))
