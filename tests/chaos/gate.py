@@ -157,7 +157,7 @@ class Gate:
             await asyncio.gather(reading, *pumps, return_exceptions=True)
 
     async def _requests(self, line: _Line) -> None:
-        passed, caught = b"", None
+        passed, caught = b"", None if self.only else True
         while chunk := await line.requests.get():
             # A client of PostgreSQL may ask for TLS first, in 8 bytes, and says who it is after that.
             caught = self.only in chunk if caught is None and len(chunk) > TLS_REQUEST_BYTES else caught
