@@ -22,8 +22,9 @@ run: environment-local ## start everything on this machine: API, worker, Valkey,
 chat: environment-local ## chat in the terminal with what `make run` started; CONVERSATION=conv_... continues one
 	@$(BIN)/python -m local.chat $(if $(CONVERSATION),--conversation $(CONVERSATION))
 
+# Most tests wait for something, so two processes share the files of all of them, each with servers of its own.
 test: environment-test ## run all tests; TESTS="tests/test_x.py -k name" chooses
-	$(BIN)/python -m pytest $(TESTS)
+	$(BIN)/python -m pytest $(if $(TESTS),$(TESTS),--numprocesses 2 --dist loadfile)
 
 test-llama: environment-test llama ## chat with llama.cpp's real server; TINY_MODEL= names the script that writes its model
 	@if test -f '$(TINY_MODEL)'; then \
