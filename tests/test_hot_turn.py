@@ -38,7 +38,7 @@ SCRIPTS = {
         ("expired", True, False),
     )
 } | {queue._renew.sha: "renew"}  # noqa: SLF001 - a script is known by its hash
-# Now and then for all turns of a process together: the sweeper, and who looks for another epoch and reports of lost ones.
+# Now and then for all turns of a process together: the sweeper, and who looks for lost epochs and for reports of them.
 OF_NO_TURN = {"expired", "renew", "SMEMBERS", "SREM"}
 names = itertools.count()
 
