@@ -74,7 +74,7 @@ class HotResponse:
 
     Its items stand at the positions from `first` to `end` of the thread, the first `input_count` of them its input;
     a response that left the conversation as it was has no positions but its `input` as a JSON array. `logged`: it runs,
-    and has events already.
+    and has events already. `doubtful`: Redis has lost something since it was begun, so PostgreSQL must be asked too.
     """
 
     status: str
@@ -86,6 +86,7 @@ class HotResponse:
     input_count: int
     input: bytes | None
     logged: bool
+    doubtful: bool
 
 
 async def read_response(redis: Redis, tenant: str, response: str) -> HotResponse | Literal["gone", "cold"]:
@@ -93,7 +94,7 @@ async def read_response(redis: Redis, tenant: str, response: str) -> HotResponse
     if len(reply) == 1:
         outcome: Literal["gone", "cold"] = reply[0].decode()
         return outcome
-    status, thread, body, request, first, end, input_count, kept, logged = reply
+    status, thread, body, request, first, end, input_count, kept, logged, doubtful = reply
     return HotResponse(
         status=status.decode(),
         thread=thread.decode(),
@@ -104,6 +105,7 @@ async def read_response(redis: Redis, tenant: str, response: str) -> HotResponse
         input_count=int(input_count or 0),
         input=kept,
         logged=bool(logged),
+        doubtful=bool(doubtful),
     )
 
 

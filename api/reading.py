@@ -134,9 +134,22 @@ async def conversation_item(connections: Connections, tenant: str, conversation_
     return found
 
 
+async def hot_response(
+    connections: Connections, tenant: str, response_id: str
+) -> HotResponse | Literal["gone", "cold", "away"]:
+    """As Redis has it, unless it has lost something since and PostgreSQL knows better. Raises ApiError 503."""
+    hot = await hot_or_cold(history_changes.read_response(connections.redis, tenant, response_id))
+    if not isinstance(hot, HotResponse) or not hot.doubtful:
+        return hot
+    if await stored(store.response_span(connections.store, tenant, response_id)) is not None:
+        return "cold"
+    deleted = await stored(store.deleted_of(connections.store, tenant, hot.thread))
+    return "gone" if {("response", response_id), ("conversation", hot.thread)} & set(deleted) else hot
+
+
 async def response(connections: Connections, tenant: str, response_id: str) -> bytes:
     """A response as JSON, running or ended. Raises ApiError 404, 503."""
-    hot = await hot_or_cold(history_changes.read_response(connections.redis, tenant, response_id))
+    hot = await hot_response(connections, tenant, response_id)
     if hot == "gone":
         raise errors.not_found("response", response_id, "response_id")
     if isinstance(hot, HotResponse):
@@ -154,7 +167,7 @@ def _running_body(hot: HotResponse) -> bytes:
 
 async def response_inputs(connections: Connections, tenant: str, response_id: str) -> Items:
     """The input items that a response brought, oldest first. Raises ApiError 404, 503."""
-    hot = await hot_or_cold(history_changes.read_response(connections.redis, tenant, response_id))
+    hot = await hot_response(connections, tenant, response_id)
     if hot == "gone":
         raise errors.not_found("response", response_id, "response_id")
     if isinstance(hot, HotResponse):

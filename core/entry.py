@@ -11,7 +11,8 @@ The position is assigned by Redis in the script that enqueues, so the API brings
 | item | item id | response id or `-` | the item |
 | response | response id | count of input items, count of output items | the response without its output |
 | conversation | conversation id | | created_at, metadata, hidden, parent, parent_position |
-| delete_conversation, delete_response, delete_item | what is deleted | | empty |
+| delete_conversation, delete_item | what is deleted | | empty |
+| delete_response | response id | in a hidden thread: the positions of its first and last item | empty |
 
 A response's position is that of its first item, 0 when it left the conversation as it was (then its body has `input`).
 """

@@ -40,7 +40,14 @@ end
 
 -- Deletes that are queued, of which PostgreSQL does not know.
 local queued_deletes = redis.call('HGET', conv, 'dropped') or ''
-for id in string.gmatch(queued_deletes, '%S+') do deleted[id] = true end
+for word in string.gmatch(queued_deletes, '%S+') do
+  local first, last_of_span = string.match(word, '^(%d+):(%d+)$')
+  if first then
+    spans[#spans + 1] = {tonumber(first), tonumber(last_of_span)}
+  else
+    deleted[word] = true
+  end
+end
 
 local elements, known = {}, {}
 for index = FIRST_ITEM, #ARGV do

@@ -2,7 +2,7 @@
 -- Answers {'ok', '', receipt}, {'no_item'} or {reason, detail}.
 local tenant, thread, token, item, entry = ARGV[1], ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 local conv, list = conv_key(tenant, thread), items_key(tenant, thread)
-local state = redis.call('HMGET', conv, 'deleted', 'len', 'lock', 'last', 'epoch', 'dropped')
+local state = redis.call('HMGET', conv, 'deleted', 'len', 'lock', 'last', 'epoch')
 if written(token) then return {'ok'} end
 if state[1] then return {'gone'} end
 if not state[2] or redis.call('LLEN', list) ~= tonumber(state[2]) then
@@ -24,9 +24,8 @@ remember(token)
 local position = next_position(state[4])
 enqueue(tenant, thread, position, entry)
 redis.call('LREM', list, 1, found)
--- Should Redis be lost before PostgreSQL has deleted it, it must not come back from there.
-redis.call('HSET', conv, 'last', text(position), 'len', tonumber(state[2]) - 1, 'generation', token,
-  'dropped', (state[6] or '') .. ' ' .. item)
+redis.call('HSET', conv, 'last', text(position), 'len', tonumber(state[2]) - 1, 'generation', token)
+note_dropped(conv, item)
 redis.call('HINCRBY', conv, 'unstored', 1)
 note_items(tenant, thread, 0)
 redis.call('PERSIST', conv)

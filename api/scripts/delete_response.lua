@@ -18,10 +18,8 @@ if state[2] then
   position = next_position(state[3])
   local kept = tonumber(state[2])
   if first ~= '' and string.sub(thread, 1, 4) == 'thr_' then
-    for _, element in ipairs(redis.call('LRANGE', list, 0, -1)) do
-      local at = tonumber(string.match(element, '^%d+'))
-      if at >= tonumber(first) and at <= tonumber(last) then kept = kept - redis.call('LREM', list, 1, element) end
-    end
+    kept = kept - drop_span(conv, list, first, last)
+    entry = string.gsub(entry, '\n$', ' ' .. first .. ' ' .. last .. '\n')
   end
   redis.call('HSET', conv, 'last', text(position), 'len', kept, 'generation', token)
   redis.call('HINCRBY', conv, 'unstored', 1)

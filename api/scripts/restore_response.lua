@@ -6,7 +6,7 @@ local resp, conv = resp_key(tenant, response), conv_key(tenant, thread)
 local known = redis.call('HMGET', resp, 'status', 'idempotency')
 if known[1] and known[1] ~= 'in_progress' then return 0 end
 redis.call('HSET', resp, 'status', status, 'thread', thread, 'body', body, 'first', first, 'end', last,
-  'input_count', input_count)
+  'input_count', input_count, 'epoch', redis.call('HGET', META, 'epoch'))
 local idempotency_key = 'idem:' .. tenant .. ':' .. (known[2] or '')
 if first ~= '' then
   redis.call('EXPIRE', idempotency_key, redis.call('HGET', idempotency_key, 'seconds') or '0')

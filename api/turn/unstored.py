@@ -12,7 +12,7 @@ from api.connections import Connections
 from api.history_changes import HotConversation, HotResponse
 from api.ids import new_id
 from api.loading import rebuild
-from api.reading import hot_or_cold, missing, stored
+from api.reading import hot_response, missing, stored
 from api.schemas.responses import CompactHistory, CreateResponse, new_items
 from api.tenants import Caller
 from api.turn.asking import Question, expected_tokens, make_ask, resolve_references
@@ -150,7 +150,7 @@ async def _read_history(connections: Connections, tenant: str, request: CreateRe
 
 async def _end(connections: Connections, tenant: str, previous: str) -> tuple[str, int]:
     """Thread and last position of the response that is continued."""
-    hot = await hot_or_cold(history_changes.read_response(connections.redis, tenant, previous))
+    hot = await hot_response(connections, tenant, previous)
     if hot == "gone":
         raise errors.not_found("response", previous, "previous_response_id")
     if isinstance(hot, HotResponse):

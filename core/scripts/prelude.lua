@@ -81,6 +81,23 @@ local function note_loss()
   if redis.call('HGET', META, 'lost') ~= epoch then redis.call('HSET', META, 'lost', epoch, 'lost_ms', text(now_ms())) end
 end
 
+-- What is deleted of a conversation and PostgreSQL has not deleted yet, so that nobody brings it back from there: items by
+-- id, responses by their span FIRST:LAST.
+local function note_dropped(conv, word)
+  redis.call('HSET', conv, 'dropped', (redis.call('HGET', conv, 'dropped') or '') .. ' ' .. word)
+end
+
+-- In a hidden thread nothing else shows a response's items, so they go along. Answers how many went.
+local function drop_span(conv, list, first, last)
+  local dropped = 0
+  for _, element in ipairs(redis.call('LRANGE', list, 0, -1)) do
+    local at = tonumber(string.match(element, '^%d+'))
+    if at >= tonumber(first) and at <= tonumber(last) then dropped = dropped + redis.call('LREM', list, 1, element) end
+  end
+  note_dropped(conv, first .. ':' .. last)
+  return dropped
+end
+
 -- Wake an idle worker. One ring is enough: a busy worker finds the queue by itself.
 local function ring()
   if redis.call('LLEN', BELL) == 0 then redis.call('RPUSH', BELL, '1') end

@@ -23,7 +23,7 @@ local function insert(list, position, element)
   return 1
 end
 
-local function show(tenant, conversation, position, kind, id, body)
+local function show(tenant, conversation, position, kind, id, extra, body)
   local conv, list = conv_key(tenant, conversation), items_key(tenant, conversation)
   -- An older copy of Redis may take what has ended since then for running.
   local lock = redis.call('HGET', conv, 'lock')
@@ -32,6 +32,16 @@ local function show(tenant, conversation, position, kind, id, body)
     redis.call('DEL', conv, list, load_key(tenant, conversation))
     redis.call('HSET', conv, 'deleted', '1')
   end
+  if kind == 'delete_response' then
+    if lock == id then
+      drop_running(tenant, id)
+      redis.call('HDEL', conv, 'lock', 'token', 'deadline', 'new')
+    end
+    redis.call('DEL', resp_key(tenant, id), log_key(tenant, id))
+    redis.call('HSET', resp_key(tenant, id), 'status', 'deleted', 'thread', conversation)
+  end
+  -- Nobody counts it, so it makes no hot copy.
+  if string.find(extra, 'uncounted', 1, true) then return end
   local state = redis.call('HMGET', conv, 'deleted', 'len', 'last')
   if state[1] then
     if kind == 'delete_conversation' then note_unstored(tenant, conversation) end
@@ -51,15 +61,10 @@ local function show(tenant, conversation, position, kind, id, body)
     local parent, upto = string.match(body, '"parent":"([^"]+)","parent_position":(%d+)}$')
     if parent then redis.call('HSET', conv, 'parent', parent, 'parent_position', upto) end
   elseif kind == 'delete_response' then
-    if lock == id then
-      drop_running(tenant, id)
-      redis.call('HDEL', conv, 'lock', 'token', 'deadline', 'new')
-    end
-    redis.call('DEL', resp_key(tenant, id), log_key(tenant, id))
-    redis.call('HSET', resp_key(tenant, id), 'status', 'deleted', 'thread', conversation)
+    local first, last = string.match(extra, '(%d+) (%d+)')
+    if first then redis.call('HINCRBY', conv, 'len', -drop_span(conv, list, first, last)) end
   elseif kind == 'delete_item' then
-    -- PostgreSQL may still have it, and would bring it back when this copy is completed.
-    redis.call('HSET', conv, 'dropped', (redis.call('HGET', conv, 'dropped') or '') .. ' ' .. id)
+    note_dropped(conv, id)
     for _, element in ipairs(redis.call('LRANGE', list, 0, -1)) do
       if string.find(element, id, 1, true) and cjson.decode(string.match(element, '^%d+ (.*)$')).id == id then
         redis.call('HINCRBY', conv, 'len', -redis.call('LREM', list, 1, element))
@@ -82,8 +87,8 @@ for index = FIRST_ENTRY, #ARGV do
   local entry = ARGV[index]
   redis.call('RPUSH', QUEUE, entry)
   local header, body = string.match(entry, '^([^\n]*)\n(.*)$')
-  local tenant, conversation, position, kind, id = string.match(header, '^1 (%S+) (%S+) (%d+) (%S+) (%S+)')
-  show(tenant, conversation, position, kind, id, body)
+  local tenant, conversation, position, kind, id, extra = string.match(header, '^1 (%S+) (%S+) (%d+) (%S+) (%S+)(.*)$')
+  show(tenant, conversation, position, kind, id, extra, body)
 end
 note_loss()
 redis.call('SADD', REPORTS, table.concat({epoch, start, text(first + count), text(first), text(first + count)}, ' '))
