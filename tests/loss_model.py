@@ -19,6 +19,7 @@ from tests.loss_pods import Held, Pod, Stores, Turn, Worker, numbers
 from tests.loss_promises import Fact, Facts
 from tests.model_runs import Model
 from tests.model_server import Copy
+from tests.ownership import violations
 from tests.queue_calls import keys
 from worker.queue import LEASE_MS
 
@@ -69,13 +70,10 @@ class LossModel(Model):
         pod.greet()
         if strike:
             self.server.after_reply = lambda: self.strike(pod, strike)
-        before = len(self.queue())
         pod.ring.heard.clear()
-        run = self.server.runs
         reply = pod.try_to(steps)
-        # Who hears of a loss with the reply has only the reply.
-        added = self.queue()[before:] if run == self.server.runs else pod.ring.heard
-        self.facts.add(pod, added, pod.ring.heard)
+        # A repetition after a lost reply tells nothing, but what it queued is there.
+        self.facts.add(pod, dict.fromkeys([*pod.ring.heard, *self.queue()]), pod.ring.heard)
         self.server.after_reply = None
         return reply
 
@@ -130,6 +128,30 @@ class LossModel(Model):
             if kept:
                 self.keep_a_copy()
             self.finish(-1, count, strike)
+
+    @rule(pod=PODS, which=WHICH, count=st.integers(1, 2), strike=STRIKES, anew=st.booleans())
+    def take_turn_behind(self, pod: int, which: int, count: int, strike: str, anew: bool) -> None:
+        """A turn in a thread: behind the last response of it, or of a conversation, it goes on or branches."""
+        told = self.responses()
+        previous = None if anew or not told else told[-1 - which % len(told)]
+        name = "" if previous is None else previous.entry.id
+        begun = self.ask(self.pods[pod], self.pods[pod].begin(previous=name))
+        self.check_behind(previous, begun if isinstance(begun, str) else begun[1])
+        if isinstance(begun, tuple):
+            self.turns.append((self.pods[pod], begun[0]))
+            self.finish(-1, count, strike)
+
+    def check_behind(self, previous: Fact | None, found: list[str] | str) -> None:
+        self.look()
+        if previous is None or isinstance(found, str):
+            if "not_found" in found and previous is not None and self.facts.shows_response(previous):
+                self.fail(f"{previous.entry.id} has no successor: {found}")
+            return
+        may, must = self.facts.behind(previous)
+        if lacking := must - set(found):
+            self.fail(f"a turn behind {previous.entry.id} lacks {lacking}")
+        if found != [name for name in may if name in set(found)]:
+            self.fail(f"a turn behind {previous.entry.id} has {found}, of {may}")
 
     @rule(pod=PODS, which=WHICH)
     def delete(self, pod: int, which: int) -> None:
@@ -232,7 +254,8 @@ class LossModel(Model):
 
     @rule(which=WHICH)
     def evict(self, which: int) -> None:
-        for name in keys(self.talk(which), self.tenant):
+        talks = sorted({fact.entry.conversation for fact in self.facts.told})
+        for name in keys(talks[which % len(talks)], self.tenant):
             if self.server.redis.pttl(name) > 0:
                 self.server.redis.delete(name)
 
@@ -308,9 +331,10 @@ class LossModel(Model):
         for pod in self.pods:
             pod.do(pod.epochs.bring())
         self.check_rows()
+        self.check_keys()
+        self.read(1)
         for talk in self.talks:
             found = self.ask(self.pods[1], self.pods[1].read(talk))
-            self.check(talk, found)
             if found != self.facts.rows(talk) and not isinstance(found, str):
                 self.fail(f"readers of {talk} have {found}, PostgreSQL {self.facts.rows(talk)}")
         for pod in self.pods:
@@ -321,12 +345,18 @@ class LossModel(Model):
             self.server.move_clock(LEASE_MS)
             self.work(100, "acknowledged")
 
+    def check_keys(self) -> None:
+        """Nothing lives for ever of what is stored, and nothing runs."""
+        found = self.sql(violations(self.server.client))
+        if wrong := [one for one in found if not one.startswith("model:")]:
+            self.fail(f"keys without an owner: {wrong}")
+
     def check_rows(self) -> None:
         fetch = self.stores.connection.fetch
         rows = self.sql(
             fetch("SELECT conversation, id FROM items WHERE tenant = $1 ORDER BY conversation, position", self.tenant)
         )
-        for talk in self.talks:
+        for talk in {*self.talks, *(fact.entry.conversation for fact in self.facts.told)}:
             found = [row["id"] for row in rows if row["conversation"] == talk]
             if found != self.facts.rows(talk):
                 self.fail(f"{talk} is stored as {found}, not {self.facts.rows(talk)}")

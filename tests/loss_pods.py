@@ -200,15 +200,16 @@ class Pod(Process):
 
         return (await change(self.connections, self.tenant, talk, attempt)).reason
 
-    async def begin(self, talk: str) -> tuple[Turn, list[str]]:
-        """A turn, and the names in its history."""
+    async def begin(self, talk: str = "", previous: str = "") -> tuple[Turn, list[str]]:
+        """A turn, and the names in its history; without a conversation, in a thread behind a previous response."""
         number = next(numbers)
-        turn = Turn(talk, f"resp_{number}", secrets.token_hex(8))
-        start = {"id": turn.response, "status": "in_progress", "created_at": 1}
+        response, token = f"resp_{number}", secrets.token_hex(8)
+        start = {"id": response, "status": "in_progress", "created_at": 1}
         request = orjson.dumps({"response": start, "input": [], "stream": False})
-        ids = self.tenant, turn.response, turn.token, f"thr_{number}"
-        begun = await open_turn(self.connections, Opening(*ids, request=request, conversation=talk))
-        return turn, [reading.item_id(item) for item in begun.items]
+        ids = self.tenant, response, token, f"thr_{number}"
+        opening = Opening(*ids, request=request, conversation=talk, previous_response=previous)
+        begun = await open_turn(self.connections, opening)
+        return Turn(begun.thread, response, token), [reading.item_id(item) for item in begun.items]
 
     async def finish(self, turn: Turn, names: list[str]) -> str:
         """Without names, the turn has produced nothing."""

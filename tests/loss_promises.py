@@ -1,7 +1,9 @@
 """What clients were told, entry by entry, and what must be left of it when Redis was lost."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+
+import orjson
 
 from core.entry import Entry, Kind, parse
 from tests.loss_pods import Pod
@@ -71,12 +73,44 @@ class Facts:
         gone = True if any(map(self.is_sure, ends)) else None if ends or not born else False
         return may, must, gone
 
+    def behind(self, response: Fact) -> tuple[list[str], set[str]]:
+        """What may and what must be the history of a turn behind a response, across all that its thread comes from."""
+        entry = response.entry
+        thread, end = entry.conversation, entry.position + sum(map(int, entry.extra)) - 1
+        may: list[str] = []
+        must: set[str] = set()
+        sure = True
+        while thread:
+            items = [fact for fact in self.of(thread, Kind.ITEM) if fact.entry.position <= end]
+            deleted = self.deletes_in(thread)
+            here = thread == entry.conversation
+            shown = [fact for fact in items if not (here and any(map(self.is_sure, deleted(fact))))]
+            may = [fact.entry.id for fact in shown] + may
+            must |= {fact.entry.id for fact in items if sure and self.is_sure(fact) and not deleted(fact)}
+            births = [fact for fact in self.of(thread, Kind.CONVERSATION) if b'"parent":null' not in fact.entry.body]
+            sure = sure and all(map(self.is_sure, births))
+            body = orjson.loads(births[0].entry.body) if births else {}
+            thread, end = body.get("parent", ""), body.get("parent_position", 0)
+        return may, must
+
+    def deletes_in(self, thread: str) -> Callable[[Fact], list[Fact]]:
+        """By item, what deletes it: in a hidden thread its response, too."""
+        deletes = self.of(thread, Kind.DELETE_ITEM, Kind.DELETE_CONVERSATION, Kind.DELETE_RESPONSE)
+
+        def of(item: Fact) -> list[Fact]:
+            names = {item.entry.id, thread} | ({item.entry.extra[0]} if thread.startswith("thr_") else set())
+            return [fact for fact in deletes if fact.entry.id in names]
+
+        return of
+
     def shows_response(self, response: Fact) -> bool | None:
         """Whether a reader must, must not, or may find it."""
         deletes = self.of(response.entry.conversation, Kind.DELETE_CONVERSATION, Kind.DELETE_RESPONSE)
         ends = [fact for fact in deletes if fact.entry.id in (response.entry.id, response.entry.conversation)]
         if any(map(self.is_sure, ends)):
-            return False
+            # What was put back is shown until the worker finds it deleted, if PostgreSQL alone knows that.
+            unaware = response.source in self.queued and not any(fact.source in self.queued for fact in ends)
+            return None if unaware else False
         return None if ends or not self.is_sure(response) else True
 
     def is_sure(self, fact: Fact) -> bool:
@@ -84,12 +118,9 @@ class Facts:
 
     def rows(self, talk: str) -> list[str]:
         """The items that PostgreSQL must have once all is drained, in order."""
-        deletes = self.of(talk, Kind.DELETE_ITEM, Kind.DELETE_CONVERSATION)
-        deleted = {fact.entry.id for fact in deletes if fact.source in self.stored}
-        if talk in deleted:
-            return []
+        deletes = self.deletes_in(talk)
         return [
             fact.entry.id
             for fact in self.of(talk, Kind.ITEM)
-            if fact.source in self.stored and fact.entry.id not in deleted
+            if fact.source in self.stored and not any(delete.source in self.stored for delete in deletes(fact))
         ]
