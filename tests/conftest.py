@@ -102,6 +102,18 @@ async def asking_service(start_service: StartService, upstream: Part) -> Service
     return await start_service(OPENAI_BASE_URL=f"http://{upstream.host}:{upstream.port}/v1", MODEL="fake-history")
 
 
+@pytest.fixture(scope="module")
+async def lagging(start_service: StartService) -> Service:
+    """A service whose worker each test starts when it wants PostgreSQL to have anything."""
+    return await start_service(MODEL="echo", worker=False)
+
+
+@pytest.fixture(scope="module")
+async def lagging_too(start_service: StartService, lagging: Service) -> Service:  # noqa: ARG001 - it has migrated
+    """A second API process on the same stores."""
+    return await start_service(MODEL="echo", worker=False)
+
+
 @pytest.fixture
 async def redis(valkey: Part) -> AsyncIterator[Redis]:
     async with Redis(host=valkey.host, port=valkey.port) as client:

@@ -291,6 +291,24 @@ async def test_a_bad_list_query(
 
 
 @pytest.mark.parametrize(
+    ("query", "param"),
+    [
+        ("stream=maybe", "stream"),
+        ("stream=true&starting_after=-2", "starting_after"),
+        ("starting_after=x", "starting_after"),
+    ],
+)
+@pytest.mark.parametrize("response", ["ANSWER", "resp_unknown"])
+async def test_a_bad_resume_query(
+    service: Service, http: aiohttp.ClientSession, known: Known, response: str, query: str, param: str
+) -> None:
+    """It is refused before anybody looks for the response."""
+    where = f"{RESPONSES}/{response.replace('ANSWER', known.response)}"
+    async with http.get(f"{service.url}{where}?{query}") as answer:
+        await refused(answer, 400, "invalid_value", param)
+
+
+@pytest.mark.parametrize(
     ("method", "path", "status", "code", "allow"),
     [
         ("GET", "/nothing", 404, "unknown_url", None),

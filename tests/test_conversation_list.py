@@ -24,18 +24,6 @@ pytestmark = pytest.mark.anyio
 names = itertools.count()
 
 
-@pytest.fixture(scope="module")
-async def lagging(start_service: StartService) -> Service:
-    """A service whose worker each test starts when it wants PostgreSQL to have anything."""
-    return await start_service(MODEL="echo", worker=False)
-
-
-@pytest.fixture(scope="module")
-async def other(start_service: StartService, lagging: Service) -> Service:  # noqa: ARG001 - it has migrated
-    """A second API process on the same stores."""
-    return await start_service(MODEL="echo", worker=False)
-
-
 @pytest.fixture
 async def storing(lagging: Service) -> AsyncIterator[Service]:
     """The same with its worker at work."""
@@ -51,8 +39,8 @@ async def client(lagging: Service) -> AsyncIterator[AsyncOpenAI]:
 
 
 @pytest.fixture
-async def elsewhere(other: Service) -> AsyncIterator[AsyncOpenAI]:
-    async with talk(other) as one:
+async def elsewhere(lagging_too: Service) -> AsyncIterator[AsyncOpenAI]:
+    async with talk(lagging_too) as one:
         yield one
 
 
@@ -149,9 +137,9 @@ async def test_everything_that_was_done_shows_at_once_everywhere(
             await forget_hot(redis)
 
 
-async def test_no_write_falls_between_redis_and_postgresql(storing: Service, other: Service) -> None:
+async def test_no_write_falls_between_redis_and_postgresql(storing: Service, lagging_too: Service) -> None:
     """Lists at the very moment at which the worker moves it from the one to the other."""
-    async with talk(storing) as client, talk(other) as elsewhere:
+    async with talk(storing) as client, talk(lagging_too) as elsewhere:
         for number in range(12):
             name = (await client.conversations.create(metadata={"number": str(number)})).id
             for _ in range(4):
@@ -164,13 +152,13 @@ async def test_no_write_falls_between_redis_and_postgresql(storing: Service, oth
                 assert name not in await ids(elsewhere, limit=2)
 
 
-async def test_more_than_redis_tells_at_once(client: AsyncOpenAI, elsewhere: AsyncOpenAI, other: Service) -> None:
+async def test_more_than_redis_tells_at_once(client: AsyncOpenAI, elsewhere: AsyncOpenAI, lagging_too: Service) -> None:
     mark, rare = topic(), topic()
     found = await create(client, 2, **mark, rare=rare["topic"])
     async with aiohttp.ClientSession() as http:
 
         async def post(_: int) -> str:
-            async with http.post(f"{other.url}/conversations", json={"metadata": mark}) as answer:
+            async with http.post(f"{lagging_too.url}/conversations", json={"metadata": mark}) as answer:
                 return str((await answer.json())["id"])
 
         made = await asyncio.gather(*map(post, range(2 * CHUNK + 20)))

@@ -10,7 +10,6 @@ import pytest
 from openai import AsyncOpenAI, BadRequestError
 from redis.asyncio import Redis
 
-from tests.conftest import StartService
 from tests.ownership import violations
 from tests.running import Service
 from tests.talking import drained, forget_hot, talk
@@ -22,18 +21,6 @@ numbers = itertools.count()
 COUNT_DUE = "SELECT count(*) FROM search_due"
 
 
-@pytest.fixture(scope="module")
-async def lagging(start_service: StartService) -> Service:
-    """A service whose worker each test starts when it wants PostgreSQL to have anything."""
-    return await start_service(MODEL="echo", worker=False)
-
-
-@pytest.fixture(scope="module")
-async def other(start_service: StartService, lagging: Service) -> Service:  # noqa: ARG001 - it has migrated
-    """A second API process on the same stores."""
-    return await start_service(MODEL="echo", worker=False)
-
-
 @pytest.fixture
 async def client(lagging: Service) -> AsyncIterator[AsyncOpenAI]:
     async with talk(lagging) as one:
@@ -41,8 +28,8 @@ async def client(lagging: Service) -> AsyncIterator[AsyncOpenAI]:
 
 
 @pytest.fixture
-async def elsewhere(other: Service) -> AsyncIterator[AsyncOpenAI]:
-    async with talk(other) as one:
+async def elsewhere(lagging_too: Service) -> AsyncIterator[AsyncOpenAI]:
+    async with talk(lagging_too) as one:
         yield one
 
 
@@ -192,11 +179,11 @@ async def test_no_text_is_too_much(
     assert await connection.fetchval("SELECT count(*) FROM dead_letters") == 0
 
 
-async def test_each_write_is_found_at_once(lagging: Service, other: Service) -> None:
+async def test_each_write_is_found_at_once(lagging: Service, lagging_too: Service) -> None:
     """While the worker moves it from Redis to PostgreSQL, and from there into the index."""
     await lagging.worker.start()
     try:
-        async with talk(lagging) as client, talk(other) as elsewhere:
+        async with talk(lagging) as client, talk(lagging_too) as elsewhere:
             for _ in range(8):
                 mark = word()
                 name = await say(client, mark)

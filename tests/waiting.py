@@ -33,5 +33,6 @@ def wait_until_now(predicate: Callable[[], T], description: str, timeout_seconds
     while not (value := predicate()):
         if time.monotonic() > end:
             raise AssertionError(f"waited {timeout_seconds} s for {description}; last seen: {value!r}")
+        # Between two looks: a synchronous test has no event loop that could do something else meanwhile.
         time.sleep(POLL_SECONDS)
     return value

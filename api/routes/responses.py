@@ -86,12 +86,12 @@ async def compact(request: Request) -> Response:
 
 @router.get("/{response_id}")
 async def read(request: Request, response_id: str) -> Response:
-    connections = connections_of(request)
+    connections, first = connections_of(request), parse_resume_query(request.query_params)
+    # Also before a stream, for what is unknown is told by HTTP's status.
     body = await reading.response(connections, tenant_of(request), response_id)
-    query = parse_resume_query(request.query_params)
-    if query is None:
+    if first is None:
         return json_response(body)
-    return EventStream(follow_log(connections, tenant_of(request), response_id, query))
+    return EventStream(follow_log(connections, tenant_of(request), response_id, first))
 
 
 @router.delete("/{response_id}")

@@ -128,12 +128,11 @@ async def _answer(connections: Connections, turn: Turn, question: Question, answ
 def announce(turn: Turn, start: Json, told: frozenset[bytes] = frozenset()) -> None:
     if not turn.streamed:
         return
-    response = running = b'"response":' + orjson.dumps(start)
+    response = b'"response":' + orjson.dumps(start)
+    opening = [(b"response.created", response), (b"response.in_progress", response)]
     if start["background"]:
         running = b'"response":' + orjson.dumps({**start, "status": "in_progress"})
-    opening = [(b"response.created", response), (b"response.queued", response), (b"response.in_progress", running)]
-    if not start["background"]:
-        del opening[1]
+        opening[1:] = [(b"response.queued", response), (b"response.in_progress", running)]
     for event, fields in opening:
         if event not in told:
             turn.emit(event, fields)
