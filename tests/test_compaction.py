@@ -127,6 +127,44 @@ async def test_a_turn_compacts_by_itself(client: AsyncOpenAI, upstream: Part, re
     assert len(await items_of(client, conversation.id)) == 4 + 2 * 3
 
 
+@pytest.mark.parametrize("by_itself", [False, True], ids=["asked for", "by itself"])
+async def test_instructions_stand_as_they_were(client: AsyncOpenAI, upstream: Part, by_itself: bool) -> None:
+    """A system or developer message holds on word for word, whatever the model makes of it in its summary."""
+    name = f"rules {by_itself}"
+    rule, late = {"role": "system", "content": f"{name} hold"}, {"role": "developer", "content": f"{name} hold too"}
+    said: list[Any] = [
+        rule,
+        user(f"{name} old {LONG}"),
+        {"role": "assistant", "content": "ok"},
+        late,
+        user(f"{name} new"),
+    ]
+    if by_itself:
+        conversation = await client.conversations.create(items=said)
+        first = await client.responses.create(
+            model="fake-bench-2", input=f"{name} next", conversation=conversation.id, context_management=THRESHOLD
+        )
+        assert [item.type for item in first.output] == ["compaction", "message"]
+        last: Any = {"conversation": conversation.id, "input": f"{name} last"}
+    else:
+        compacted = await client.responses.compact(model="fake-bench-2", input=said)
+        last = {"input": [*(item.to_dict(warnings=False) for item in compacted.output), user(f"{name} last")]}
+    await client.responses.create(**last)
+    memory, *asked_with = await context(upstream, f"{name} last")
+    assert memory.startswith(f"system: {TOLD}")
+    assert asked_with[:2] == [f"system: {name} hold", f"system: {name} hold too"]
+    assert LONG not in str(asked_with)
+
+
+async def test_instructions_alone_are_not_compacted(client: AsyncOpenAI) -> None:
+    rule: Any = {"role": "system", "content": f"alone {LONG}"}
+    conversation = await client.conversations.create(items=[rule])
+    response = await client.responses.create(
+        model="fake-bench-1", input="alone", conversation=conversation.id, context_management=THRESHOLD
+    )
+    assert [item.type for item in response.output] == ["message"]
+
+
 async def test_below_the_threshold_nothing_happens(client: AsyncOpenAI, upstream: Part) -> None:
     first = await client.responses.create(model="fake-bench-2", input="small one")
     second = await client.responses.create(

@@ -6,7 +6,7 @@ from typing import Any
 
 from api.turn.answer import Answer
 from api.turn.memory import Context, compaction_item, context_of, with_memory
-from api.turn.turns import last_cut
+from api.turn.turns import last_cut, stands, without
 from api.upstream.estimate import estimated_input_tokens
 from api.upstream.exchange import Ask, Text, UpstreamError, Usage
 from api.upstream.failures import timed_out
@@ -42,18 +42,19 @@ async def compacted(
     answer: Answer,
     threshold: int,
 ) -> Ask:
-    """The question as it is, or, when it has more tokens than `threshold`, with a summary for all but its last turn.
+    """The question as it is, or, when it has more tokens than `threshold`, with a summary for all but its last turn and
+    the instructions among its items.
 
     `instructions` and `items` are those that the question was made of. The summary becomes an item of the answer.
     Raises UpstreamError.
     """
     context = context_of(items)
     cut = last_cut(context.items, newest)
-    if not cut or not await _exceeds(upstream, ask, threshold):
+    if all(map(stands, context.items[:cut])) or not await _exceeds(upstream, ask, threshold):
         return ask
     summary, usage = await summarize(upstream, ask.model, Context(context.summary, context.items[:cut]), instructions)
     answer.add_whole(compaction_item(summary, len(context.items) - cut), usage)
-    return replace(ask, instructions=with_memory(instructions, summary), items=context.items[cut:])
+    return replace(ask, instructions=with_memory(instructions, summary), items=without(context.items, cut))
 
 
 async def _exceeds(upstream: Routing, ask: Ask, threshold: int) -> bool:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import orjson
 
 from api.ids import new_id
+from api.turn.turns import without
 
 Json = dict[str, Any]
 
@@ -18,7 +19,8 @@ TOLD = "What follows is a summary of this conversation so far, for you to go on 
 
 
 class Context(NamedTuple):
-    """What the model is asked with: the last summary, and the items that it does not stand for."""
+    """What the model is asked with: the last summary, and the items that it does not stand for. Instructions, whatever
+    their place, are among these: a model's own words for them would not do."""
 
     summary: str
     items: list[Json]
@@ -34,7 +36,7 @@ def context_of(items: list[Json]) -> Context:
         if read:
             summary, kept = read
             before = [item for item in items[:index] if item["type"] != "compaction"]
-            return Context(summary, _with_calls(before[max(0, len(before) - kept) :]) + items[index + 1 :])
+            return Context(summary, _with_calls(without(before, max(0, len(before) - kept))) + items[index + 1 :])
     return Context("", items)
 
 

@@ -24,6 +24,7 @@ from api.turn.memory import compaction_item, context_of
 from api.turn.opening import check_conversation
 from api.turn.run import announce, run_unstored
 from api.turn.running import Turn
+from api.turn.turns import ASKING
 from api.upstream.exchange import Count, Usage
 
 Json = dict[str, Any]
@@ -119,7 +120,7 @@ async def count_input(connections: Connections, tenant: str, request: CreateResp
 async def compact_history(
     connections: Connections, caller: Caller, request: CompactHistory
 ) -> tuple[list[Json], Usage]:
-    """The history as its user's messages and a summary, and what that cost.
+    """The history as what was said to the assistant and a summary, and what that cost.
 
     Raises ApiError 404, 429, 503, UpstreamError.
     """
@@ -131,8 +132,8 @@ async def compact_history(
     taken = await _take(connections, caller, request, inputs)
     summary, usage = await summarize(connections.upstream, model, context_of(items), request.instructions)
     await _settle(connections, caller, usage.input_tokens + usage.output_tokens - taken)
-    users = [item for item in items if item["type"] == "message" and item["role"] == "user"]
-    return [*users, compaction_item(summary, 0)], usage
+    asked = [item for item in items if item["type"] == "message" and item["role"] in ASKING]
+    return [*asked, compaction_item(summary, 0)], usage
 
 
 async def _read_history(connections: Connections, tenant: str, request: CreateResponse | CompactHistory) -> list[bytes]:
