@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 LLAMA := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/chatbot-llama/venv
 TINY_MODEL ?= ../shared/upstream/tiny_model.py
 
-.PHONY: help run chat test test-llama llama check lock bench chaos clean venv environment-local environment-test
+.PHONY: help run chat test test-llama llama check lock bench chaos k8s-test clean venv environment-local environment-test
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -59,6 +59,11 @@ bench: environment-test ## measure turns/s and items/s beside bare yardsticks (d
 chaos: environment-test ## attack the service and count what was lost; FAULT=3, SECONDS=1800, SEED=7, ITEMS=, REDIS=redis choose
 	@$(BIN)/python -m tests.chaos $(if $(FAULT),--fault $(FAULT)) $(if $(SECONDS),--seconds $(SECONDS)) \
 		$(if $(SEED),--seed $(SEED)) $(if $(ITEMS),--items $(ITEMS)) $(if $(REDIS),--redis $(REDIS)) $(if $(JSON),--json)
+
+k8s-test: environment-test ## test the chart; with KUBECONFIG also on that cluster (docs/kubernetes.md)
+	$(BIN)/python -m pytest $(or $(TESTS),k8s-tests/chart)
+	@if test -n '$(KUBECONFIG)'; then $(BIN)/python -m pytest k8s-tests/cluster; \
+		else echo '!!! SKIPPED: NOTHING IS TESTED ON A CLUSTER: set KUBECONFIG' >&2; fi
 
 clean: ## remove the virtual environment and caches; keeps .data/, which holds your conversations
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -18,7 +18,7 @@ from local.parts import ROOT
 
 PROCESSES = ("api", "worker")
 PRODUCT = ("core", *PROCESSES)
-FOLDERS = (*PRODUCT, "local", "bench", "examples", "tests")
+FOLDERS = (*PRODUCT, "local", "bench", "examples", "tests", "k8s-tests")
 MOST_LINES, MOST_TEST_LINES = 250, 400
 SOURCES = (".py", ".lua", ".sql")
 
@@ -147,7 +147,7 @@ def files_are_short(root: Path) -> list[str]:
     return [
         f"{name}: {lines} lines"
         for name, lines in sizes.items()
-        if lines > (MOST_TEST_LINES if name.startswith("tests/") else MOST_LINES)
+        if lines > (MOST_TEST_LINES if name.startswith(("tests/", "k8s-tests/")) else MOST_LINES)
     ]
 
 
