@@ -3,20 +3,15 @@
 import asyncio
 import logging
 
-from prometheus_client import Gauge
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from core import metrics
 from core.queue import durability_faults
 
 log = logging.getLogger(__name__)
 
 RETRY_SECONDS = 1.0
-
-VERIFIED = Gauge(
-    "chatbot_redis_durability_verified",
-    "1 when Redis was seen to sync every write before it acknowledges it; 0 when it may not, or can't be asked",
-)
 
 
 async def verify(redis: Redis, appendfsync: str) -> list[str]:
@@ -31,7 +26,7 @@ async def verify(redis: Redis, appendfsync: str) -> list[str]:
         log.warning("durability not verified: this Redis does not let its settings be read (CONFIG is denied)")
         return []
     if not faults and appendfsync == "always":
-        VERIFIED.set(1)
+        metrics.DURABILITY_VERIFIED.set(1)
     for fault in faults:
         log.critical("redis would lose what it acknowledges", extra={"fault": fault})
     return faults

@@ -13,12 +13,11 @@ from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar
 
 import asyncpg
-from prometheus_client import Counter, Gauge
 from redis.asyncio import Connection, Redis
 from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
-from core import queue, store
+from core import metrics, queue, store
 from core.queue import Epoch, Receipt
 from core.settings import PostgresSettings, RedisSettings
 
@@ -32,14 +31,6 @@ SETTLE_SECONDS = 10.0
 LOOK_SECONDS = 2.0
 # Another process may have brought the report that changes what was lost.
 COUNT_SECONDS = 30.0
-
-LOST = Gauge(
-    "chatbot_queue_lost_entries",
-    "Acknowledged queue entries that were lost with Redis: PostgreSQL lacks them, and no process remembered them",
-)
-LOSSES = Counter("chatbot_queue_loss_events", "Times that this process found Redis without something acknowledged")
-EPOCHS = Counter("chatbot_queue_epochs", "Epochs that this process began because Redis was another one than before")
-PUT_BACK = Counter("chatbot_queue_put_back", "Entries that this process remembered, Redis lacked, and were put back")
 
 PutBack = Callable[[Redis, Epoch, Epoch], Awaitable[int]]
 """(redis, the epoch that is over, the one that was found): how many entries were put back."""
@@ -95,7 +86,7 @@ class Epochs:
             if missing:
                 stand += await queue.put_back(self._redis, epoch, start, has, missing, secrets.token_hex(16))
                 await show(self._redis)
-                PUT_BACK.inc(len(missing))
+                metrics.PUT_BACK.inc(len(missing))
             return stand
 
     async def greet(self, connection: Connection) -> None:
@@ -127,7 +118,7 @@ class Epochs:
         candidate = max(time.time_ns() // 1_000_000, past + 1, mine + 1)
         found = await queue.renew(self._redis, candidate, 0 if reached is None else reached.position + 1)
         assert found is not None  # noqa: S101 - it has a candidate
-        EPOCHS.inc()
+        metrics.EPOCHS.inc()
         log.warning("the queue has a new epoch", extra={"epoch": found.number, "start": found.start})
         return found
 
@@ -139,7 +130,7 @@ class Epochs:
             lost = over.number not in found.ends or tail > has
             await queue.report(self._redis, (over.number, over.start, tail), lost=lost, checked=False)
             restored = await self._put_back(self._redis, over, found)
-            PUT_BACK.inc(restored)
+            metrics.PUT_BACK.inc(restored)
             if lost:
                 self._tell(found, {"over": over.number, "missing": max(0, tail - has), "put_back": restored})
         self._epoch, self._tail = found, found.start
@@ -160,7 +151,7 @@ class Epochs:
 
     def _tell(self, found: Epoch, fields: dict[str, int | None]) -> None:
         if self._told != found.number:
-            LOSSES.inc()
+            metrics.LOSSES.inc()
         self._told = found.number
         log.error("redis lacks what it had acknowledged", extra=fields)
 
@@ -206,7 +197,7 @@ class Epochs:
             return await store.losses(connection)
 
         losses = await self._ask(bring)
-        LOST.set(sum(loss.entries for loss in losses))
+        metrics.LOST.set(sum(loss.entries for loss in losses))
         self._counted_at = time.monotonic()
         if told:
             async with self._settling:

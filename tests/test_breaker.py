@@ -87,7 +87,7 @@ async def metric(service: Service, name: str, **labels: str) -> float:
 
 
 async def breaker(service: Service, upstream: str) -> float:
-    return await metric(service, "chatbot_upstream_breaker", upstream=upstream)
+    return await metric(service, "chatbot_upstream_breaker_state", upstream=upstream)
 
 
 async def refused(client: AsyncOpenAI, model: str) -> tuple[int, str | None, int]:

@@ -131,7 +131,7 @@ async def test_the_file_is_read_again_when_it_changes(
     assert await works("beta-key")
     assert await sound() == "1.0"
     async with http.get(tenants.metrics_url) as answer:
-        assert 'chatbot_requests_total{key="acme-new",tenant="acme"}' in await answer.text()
+        assert 'chatbot_tenant_requests_total{key="acme-new",tenant="acme"}' in await answer.text()
 
 
 def keys(*arguments: str, given: str = "") -> "subprocess.CompletedProcess[str]":

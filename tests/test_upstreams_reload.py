@@ -184,16 +184,16 @@ async def test_what_is_known_of_a_provider_stays_while_it_does(
     """Its breaker does; with other settings it begins anew, and one that is gone is in the metrics no more."""
     mounted.write(told(mounted, upstream, {"ill": "fake-500"}, provider("second", second)))
     await shown(client, "ill")
-    assert await metric(service, "chatbot_upstream_breaker") == 0
+    assert await metric(service, "chatbot_upstream_breaker_state") == 0
     with pytest.raises(APIStatusError, match="500"):
         await ask(client, "x", model="ill")
     mounted.write(told(mounted, upstream, {"ill": "fake-500", "more": "fake-bench-2"}))
     await shown(client, "ill", "more")
-    assert await metric(service, "chatbot_upstream_breaker", upstream="first") == 2
+    assert await metric(service, "chatbot_upstream_breaker_state", upstream="first") == 2
     with pytest.raises(APIStatusError, match="left alone"):
         await ask(client, "x", model="more")
     mounted.write(told(mounted, upstream, {"more": "fake-bench-2"}).replace("retries = 0", "retries = 1"))
     await shown(client, "more")
     assert await ask(client, "x", model="more") == TWO
-    assert await metric(service, "chatbot_upstream_breaker", upstream="first") == 0
-    assert {one.labels["upstream"] for one in await samples(service, "chatbot_upstream_breaker")} == {"first"}
+    assert await metric(service, "chatbot_upstream_breaker_state", upstream="first") == 0
+    assert {one.labels["upstream"] for one in await samples(service, "chatbot_upstream_breaker_state")} == {"first"}

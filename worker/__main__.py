@@ -25,7 +25,7 @@ async def work(settings: Settings) -> int:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    redis_outage, postgres_outage = Outage("redis", stop), Outage("postgres", stop)
+    redis_outage, postgres_outage = Outage("redis", stop), Outage("postgresql", stop)
     epochs = Epochs(settings.redis, settings.postgres, "chatbot-worker-epochs", nothing_remembered)
     async with (
         contextlib.aclosing(epochs),

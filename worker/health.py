@@ -8,8 +8,8 @@ from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from core import metrics
 from core.queue import depth
-from worker import metrics
 from worker.outage import Outage
 
 REQUEST_TIMEOUT_SECONDS = 5.0

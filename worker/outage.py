@@ -5,7 +5,7 @@ import logging
 import random
 import time
 
-from worker import metrics
+from core import metrics
 
 log = logging.getLogger(__name__)
 
@@ -23,7 +23,8 @@ class Outage:
         self._stop = stop
         self._since = 0.0
         self._pause_seconds = FIRST_PAUSE_SECONDS
-        metrics.AWAY.labels(system).set(0)
+        self._up = metrics.STORE_UP.labels(system)
+        self._up.set(0)
 
     async def pause(self, trouble: str) -> None:
         """Note what is wrong and wait a little longer than the last time; the process's stop ends the wait."""
@@ -31,7 +32,7 @@ class Outage:
             self._told = True
             self._since = time.monotonic()
             log.error("waiting", extra={"system": self.system, "trouble": trouble})
-            metrics.AWAY.labels(self.system).set(1)
+            self._up.set(0)
         self.trouble = trouble
         # Jitter, so that not all workers come back in the same instant.
         seconds = self._pause_seconds * random.uniform(0.5, 1)  # noqa: S311 - nothing secret
@@ -43,10 +44,10 @@ class Outage:
 
     def over(self) -> None:
         self.trouble = None
+        self._up.set(1)
         if not self._told:
             return
         self._told = False
         self._pause_seconds = FIRST_PAUSE_SECONDS
-        metrics.AWAY.labels(self.system).set(0)
         seconds = round(time.monotonic() - self._since, 3)
         log.info("back", extra={"system": self.system, "away_seconds": seconds})

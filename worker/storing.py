@@ -31,7 +31,7 @@ async def store_range(connection: "Connection", lease: Lease, *, hopeless: bool 
     the fault of a row.
     """
     if lease.failures > 0:
-        metrics.TAKEOVERS.inc()
+        metrics.REDELIVERIES.inc()
     if await store.end_sessions(connection, lease.former):
         log.warning("ended the session of a range's former holder", extra={"first": lease.first, "end": lease.end})
     stored = Stored()
@@ -135,10 +135,10 @@ def _note(stored: Stored, batch: Batch, written: store.Written) -> None:
                 stored.deleted_responses.add((entry.tenant, entry.id))
     if positions := [entry.position for entry in entries if entry.position]:
         metrics.LAG_SECONDS.observe(time.time() - min(positions) / 1_000_000)
-    metrics.ENTRIES.labels("item").inc(len(batch.items))
-    metrics.ENTRIES.labels("response").inc(len(batch.responses))
-    metrics.ENTRIES.labels("conversation").inc(len(batch.conversations))
-    metrics.ENTRIES.labels("delete").inc(len(batch.deletes))
+    metrics.STORED.labels("item").inc(len(batch.items))
+    metrics.STORED.labels("response").inc(len(batch.responses))
+    metrics.STORED.labels("conversation").inc(len(batch.conversations))
+    metrics.STORED.labels("delete").inc(len(batch.deletes))
     metrics.DUPLICATES.inc(written.duplicates)
     metrics.DEAD_LETTERS.inc(len(written.dead_letters))
     if written.dead_letters:

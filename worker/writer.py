@@ -195,8 +195,8 @@ async def _acknowledge(writer: Writer, lease: Lease, stored: queue.Stored, start
             if writer.stop.is_set():
                 return
     seconds = time.monotonic() - started
-    metrics.BATCHES.inc()
     metrics.BATCH_SECONDS.observe(seconds)
+    metrics.BATCH_ENTRIES.observe(len(lease.entries))
     fields = {"entries": len(lease.entries), "first": lease.first, "seconds": round(seconds, 4)}
     log.info("stored", extra={**fields, "failures": lease.failures})
 

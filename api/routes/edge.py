@@ -98,7 +98,7 @@ class Edge:
         caller = self._keyring.find(next((value for name, value in scope["headers"] if name == b"authorization"), b""))
         if caller is None:
             return errors.invalid_api_key()
-        metrics.requests_of(caller.tenant, caller.key).inc()
+        metrics.tenant_requests_of(caller.tenant, caller.key).inc()
         if needed not in caller.scopes:
             return errors.insufficient_scope(needed)
         scope["caller"] = caller.asking()

@@ -14,7 +14,7 @@ from tests.waiting import wait_until
 
 ROUNDS = 5
 APPENDS = 5
-PUT_BACK = "chatbot_queue_put_back_total"
+PUT_BACK = "chatbot_queue_put_back_entries_total"
 # A turn leaves its input, its answer, and its response.
 OF_A_TURN = 3
 

@@ -140,7 +140,7 @@ async def clock_back(stage: Stage) -> None:
         await stage.let_leases_end()
         await users.reach(stage.items)
     await stage.drain()
-    assert await stage.metric(successor, "chatbot_worker_takeovers_total") > 0
+    assert await stage.metric(successor, "chatbot_worker_redeliveries_total") > 0
     await recovered(stage, apis[0])
     stage.knobs.turn_clock(0)
     async with load(stage, *apis) as users:

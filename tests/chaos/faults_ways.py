@@ -35,7 +35,7 @@ async def postgres_killed(stage: Stage) -> None:
     await fill(stage, api)
     stage.fault_ended_at = time.monotonic()
     await stage.drain()
-    stage.seen["duplicates"] = await stage.metric(worker, "chatbot_worker_duplicates_total")
+    stage.seen["duplicates"] = await stage.metric(worker, "chatbot_worker_duplicate_rows_total")
     assert stage.seen["duplicates"], "what was committed without an answer was found to be stored"
 
 
@@ -74,7 +74,7 @@ async def connections_cut(stage: Stage) -> None:
         await users.reach(stage.items)
     stage.fault_ended_at = time.monotonic()
     await stage.drain()
-    stage.seen.update(cuts=cuts, duplicates=await stage.metric(worker, "chatbot_worker_duplicates_total"))
+    stage.seen.update(cuts=cuts, duplicates=await stage.metric(worker, "chatbot_worker_duplicate_rows_total"))
     assert stage.seen["duplicates"], "the range whose COMMIT was not heard of came again"
 
 

@@ -42,7 +42,7 @@ async def killed_before_copy(stage: Stage) -> None:
 async def _taken_over(stage: Stage, successor: Pod) -> None:
     stage.fault_ended_at = time.monotonic()
     await stage.drain(TAKEOVER_SECONDS + 60)
-    takeovers = await stage.metric(successor, "chatbot_worker_takeovers_total")
+    takeovers = await stage.metric(successor, "chatbot_worker_redeliveries_total")
     stage.seen["takeovers"] = takeovers
     assert takeovers > 0, "the dead worker's range was taken over"
 
@@ -61,7 +61,7 @@ async def killed_before_ack(stage: Stage) -> None:
         successor = await stage.worker()
         await users.reach(stage.items)
     await _taken_over(stage, successor)
-    duplicates = await stage.metric(successor, "chatbot_worker_duplicates_total")
+    duplicates = await stage.metric(successor, "chatbot_worker_duplicate_rows_total")
     stage.seen["duplicates"] = duplicates
     assert duplicates > 0, "the rows were found to be stored already"
     assert await stage.lost_entries() == 0

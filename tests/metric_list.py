@@ -1,0 +1,38 @@
+"""Every metric as the constants have it, in the form of the tables of docs/observability.md."""
+
+from types import ModuleType
+
+from prometheus_client import Info
+from prometheus_client.metrics import MetricWrapperBase
+
+import api.metrics
+import core.metrics
+import worker.metrics
+
+SUFFIXES = {"counter": "_total", "info": "_info"}
+PROCESSES: dict[str, ModuleType] = {
+    "Both processes": core.metrics,
+    "The API": api.metrics,
+    "The worker": worker.metrics,
+}
+
+
+def constants(module: ModuleType) -> list[MetricWrapperBase]:
+    return [value for value in vars(module).values() if isinstance(value, MetricWrapperBase)]
+
+
+def scraped_name(metric: MetricWrapperBase) -> str:
+    """What a query calls it; a histogram's is followed by `_bucket`, `_count`, `_sum`."""
+    (described,) = metric.describe()
+    return described.name + SUFFIXES.get(described.type, "")
+
+
+def row(metric: MetricWrapperBase) -> str:
+    (described,) = metric.describe()
+    labels = ("component", "python", "version") if isinstance(metric, Info) else vars(metric)["_labelnames"]
+    told = ", ".join(f"`{label}`" for label in labels)
+    return f"| `{scraped_name(metric)}` | {described.type} | {told} | {described.documentation} |"
+
+
+def table(module: ModuleType) -> str:
+    return "\n".join(["| metric | type | labels | meaning |", "|---|---|---|---|", *map(row, constants(module))])
