@@ -44,7 +44,8 @@ def main() -> None:
     signal.signal(signal.SIGTERM, _asked_to_stop)
     while True:
         seen = _seen(module)
-        process = subprocess.Popen([sys.executable, "-m", *sys.argv[1:]])
+        # Without byte code, which would outlive a change within the same second to a file of the same length.
+        process = subprocess.Popen([sys.executable, "-B", "-m", *sys.argv[1:]])
         try:
             while _seen(module) == seen:  # what ended by itself is started again once its code was mended
                 time.sleep(POLL_SECONDS)
