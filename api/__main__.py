@@ -14,9 +14,11 @@ from api import keys
 from api.main import create_app, hand_over_turns, interrupt_turns
 from api.routes import responses, websocket
 from api.routes.edge import Edge
+from api.routes.traced import Traced
 from api.routes.websocket import WebSocket
 from api.settings import read_settings
 from api.tenants import Keyring
+from core import tracing
 from core.settings import Environment, SettingsError, report
 from core.telemetry import configure_logging
 
@@ -73,8 +75,10 @@ def main() -> int:
     prometheus_client.start_http_server(settings.metrics_port, addr=settings.host)
     keyring = Keyring(settings.callers, settings.keys_file)
     app = create_app(settings, keyring)
+    tracing.start(settings.traces, "chatbot-api")
+    edge = Edge(app, keyring, responses.create, websocket.serve)
     config = uvicorn.Config(
-        Edge(app, keyring, responses.create, websocket.serve),
+        Traced(edge) if tracing.on() else edge,
         host=settings.host,
         port=settings.port,
         http="httptools",
@@ -90,7 +94,10 @@ def main() -> int:
     # uvicorn raises the signal again once it has stopped; a process that ended as it was asked to has not failed.
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: sys.exit(app.state.exit_status))
-    Server(app, config, settings.drain_seconds, settings.slow_client_seconds).run()
+    try:
+        Server(app, config, settings.drain_seconds, settings.slow_client_seconds).run()
+    finally:
+        tracing.stop()
     return 0
 
 

@@ -39,7 +39,8 @@ class Lanes:
         future = asyncio.get_running_loop().create_future()
         self._waiting.append((script, arguments, future))
         self._filled.set()
-        return await future
+        with script.span(self._redis):
+            return await future
 
     async def run(self) -> None:
         async with asyncio.TaskGroup() as lanes:

@@ -10,12 +10,14 @@ from core.settings import (
     Environment,
     PostgresSettings,
     RedisSettings,
+    TraceSettings,
     expiration_seconds,
     host,
     log_level,
     postgres_settings,
     redis_appendfsync,
     redis_settings,
+    trace_settings,
 )
 
 OPENAI_URL = "https://api.openai.com/v1"
@@ -51,6 +53,7 @@ class Settings:
     drain_seconds: float
     """How long running turns may go on after SIGTERM before they are closed as incomplete."""
     log_level: str
+    traces: TraceSettings
 
 
 def read_settings(environment: Environment) -> Settings:
@@ -78,6 +81,7 @@ def read_settings(environment: Environment) -> Settings:
         slow_client_seconds=environment.seconds("SLOW_CLIENT_SECONDS", 60, 1, 3600),
         drain_seconds=environment.seconds("DRAIN_SECONDS", 30, 0, 3600),
         log_level=log_level(environment),
+        traces=trace_settings(environment),
     )
     environment.check()
     return settings

@@ -4,21 +4,29 @@ import asyncio
 import logging
 
 from redis.asyncio import Redis
-from redis.exceptions import RedisError
+from redis.exceptions import NoPermissionError, RedisError, ResponseError
 
 from core import metrics
-from core.queue import durability_faults
 
 log = logging.getLogger(__name__)
 
 RETRY_SECONDS = 1.0
+
+# docs/adr/0002-redis-durability.md tells what each of them prevents.
+DURABILITY = {
+    "appendonly": "yes",
+    "appendfsync": "always",
+    "save": "",
+    "no-appendfsync-on-rewrite": "no",
+    "maxmemory-policy": "volatile-ttl",
+}
 
 
 async def verify(redis: Redis, appendfsync: str) -> list[str]:
     """Wait for Redis and return what is wrong with its settings; whoever gets any must not go on."""
     while True:
         try:
-            faults = await durability_faults(redis, appendfsync)
+            faults = await _faults(redis, appendfsync)
             break
         except RedisError:
             await asyncio.sleep(RETRY_SECONDS)
@@ -29,4 +37,24 @@ async def verify(redis: Redis, appendfsync: str) -> list[str]:
         metrics.DURABILITY_VERIFIED.set(1)
     for fault in faults:
         log.critical("redis would lose what it acknowledges", extra={"fault": fault})
+    return faults
+
+
+async def _faults(redis: Redis, appendfsync: str) -> list[str] | None:
+    """What is wrong with Redis's settings, each with what to do; None where CONFIG is denied (managed services).
+
+    `appendfsync` is what the operator accepts: `everysec` may lose the last seconds before a crash of Redis.
+    """
+    wanted = {**DURABILITY, "appendfsync": appendfsync}
+    try:
+        found = await redis.config_get("maxmemory", *wanted)
+    except (NoPermissionError, ResponseError):
+        return None
+    if found["appendfsync"] == "always":
+        wanted.pop("appendfsync")
+    faults = [
+        f"{name} is '{found[name]}', set it to '{value}'" for name, value in wanted.items() if found[name] != value
+    ]
+    if found["maxmemory"] == "0":
+        faults.append("maxmemory is '0', set it to 60-70 % of the memory that Redis may use")
     return faults

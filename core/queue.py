@@ -13,8 +13,9 @@ from typing import Any, cast
 from redis.asyncio import BlockingConnectionPool, Connection, Redis, SSLConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import ConstantBackoff
-from redis.exceptions import NoPermissionError, NoScriptError, ResponseError
+from redis.exceptions import NoScriptError, ResponseError
 
+from core import tracing
 from core.settings import RedisSettings
 
 QUEUE = "chatQueue"
@@ -52,6 +53,7 @@ class Script:
     """
 
     def __init__(self, path: Path, *, allow_oom: bool, opens_epoch: bool = False, library: str = "") -> None:
+        self._name = path.stem
         flags = "#!lua flags=allow-oom\n" if allow_oom else "#!lua\n"
         names = "".join(f"local {name} = '{value}'\n" for name, value in NAMES.items())
         check = "" if opens_epoch else HAS_EPOCH
@@ -60,13 +62,30 @@ class Script:
         self.sha = hashlib.sha1(self.source.encode(), usedforsecurity=False).hexdigest()
 
     async def __call__(self, redis: Redis, *arguments: Argument) -> Any:  # noqa: ANN401 - the shape is the caller's
-        try:
-            return await self._run(redis, *arguments)
-        except ResponseError as error:
-            if not _lost_epoch(error):
-                raise
-            await _greet_anew(redis)
-            return await self._run(redis, *arguments)
+        with self.span(redis):
+            try:
+                return await self._run(redis, *arguments)
+            except ResponseError as error:
+                if not _lost_epoch(error):
+                    raise
+                await _greet_anew(redis)
+                return await self._run(redis, *arguments)
+
+    def span(self, redis: Redis) -> tracing.Block | tracing.Nothing:
+        """Of one call, where that is traced."""
+        if tracing.recorded() is None:
+            return tracing.NOTHING
+        return tracing.span(f"EVALSHA {self._name}", "client", self.attributes(redis))
+
+    def attributes(self, redis: Redis) -> tracing.Attributes:
+        kwargs = redis.connection_pool.connection_kwargs
+        return {
+            "db.system.name": "redis",
+            "db.operation.name": "EVALSHA",
+            "db.stored_procedure.name": self._name,
+            "server.address": kwargs["host"],
+            "server.port": kwargs["port"],
+        }
 
     async def _run(self, redis: Redis, *arguments: Argument) -> Any:  # noqa: ANN401 - the shape is the caller's
         try:
@@ -213,33 +232,3 @@ async def reports(redis: Redis) -> list[bytes]:
 
 async def drop_reports(redis: Redis, told: list[bytes]) -> None:
     await redis.srem(REPORTS, *told)
-
-
-# docs/adr/0002-redis-durability.md tells what each of them prevents.
-DURABILITY = {
-    "appendonly": "yes",
-    "appendfsync": "always",
-    "save": "",
-    "no-appendfsync-on-rewrite": "no",
-    "maxmemory-policy": "volatile-ttl",
-}
-
-
-async def durability_faults(redis: Redis, appendfsync: str) -> list[str] | None:
-    """What is wrong with Redis's settings, each with what to do; None where CONFIG is denied (managed services).
-
-    `appendfsync` is what the operator accepts: `everysec` may lose the last seconds before a crash of Redis.
-    """
-    wanted = {**DURABILITY, "appendfsync": appendfsync}
-    try:
-        found = await redis.config_get("maxmemory", *wanted)
-    except (NoPermissionError, ResponseError):
-        return None
-    if found["appendfsync"] == "always":
-        wanted.pop("appendfsync")
-    faults = [
-        f"{name} is '{found[name]}', set it to '{value}'" for name, value in wanted.items() if found[name] != value
-    ]
-    if found["maxmemory"] == "0":
-        faults.append("maxmemory is '0', set it to 60-70 % of the memory that Redis may use")
-    return faults

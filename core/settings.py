@@ -2,11 +2,15 @@
 
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
 N = TypeVar("N", int, float)
+
+SAMPLERS = tuple(
+    f"{parent}{root}" for parent in ("parentbased_", "") for root in ("always_on", "always_off", "traceidratio")
+)
 
 
 class SettingsError(Exception):
@@ -38,6 +42,9 @@ class Environment:
 
     def seconds(self, name: str, default: float, low: float, high: float) -> float:
         return self._parsed(name, default, float, low, high, "a number of seconds")
+
+    def fraction(self, name: str, default: float) -> float:
+        return self._parsed(name, default, float, 0, 1, "a number")
 
     def port(self, name: str, default: int) -> int:
         return self.whole(name, default, 1, 65535)
@@ -88,6 +95,18 @@ class PostgresSettings:
     database: str
 
 
+@dataclass(frozen=True, slots=True)
+class TraceSettings:
+    """OpenTelemetry's own variables. An empty `endpoint`: nothing is traced, and the others are not looked at."""
+
+    endpoint: str = ""
+    headers: str = field(default="", repr=False)
+    service: str = ""
+    resource: str = ""
+    sampler: str = "parentbased_always_on"
+    ratio: float = 1.0
+
+
 def redis_settings(environment: Environment) -> RedisSettings:
     return RedisSettings(
         host=environment.text("REDIS_HOST", "127.0.0.1"),
@@ -125,6 +144,24 @@ def expiration_seconds(environment: Environment) -> int:
 
 def log_level(environment: Environment) -> str:
     return environment.choice("LOG_LEVEL", "INFO", ("DEBUG", "INFO", "WARNING", "ERROR"))
+
+
+def trace_settings(environment: Environment) -> TraceSettings:
+    own, base = environment.text("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"), environment.text("OTEL_EXPORTER_OTLP_ENDPOINT")
+    endpoint = own or (f"{base.rstrip('/')}/v1/traces" if base else "")
+    if not endpoint or environment.text("OTEL_SDK_DISABLED").lower() == "true":
+        return TraceSettings()
+    if not endpoint.startswith(("http://", "https://")):
+        environment.errors.append(f"OTEL_EXPORTER_OTLP_ENDPOINT={endpoint!r} must start with http:// or https://")
+    environment.choice("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf", ("http/protobuf",))
+    return TraceSettings(
+        endpoint,
+        environment.text("OTEL_EXPORTER_OTLP_TRACES_HEADERS") or environment.text("OTEL_EXPORTER_OTLP_HEADERS"),
+        environment.text("OTEL_SERVICE_NAME"),
+        environment.text("OTEL_RESOURCE_ATTRIBUTES"),
+        environment.choice("OTEL_TRACES_SAMPLER", "parentbased_always_on", SAMPLERS),
+        environment.fraction("OTEL_TRACES_SAMPLER_ARG", 1),
+    )
 
 
 def report(error: SettingsError) -> str:

@@ -4,7 +4,7 @@ import re
 
 from local.parts import ROOT
 
-READ = re.compile(r'\.(?:text|whole|seconds|port|choice|flag|get)\(\s*"([A-Z][A-Z_]+)"')
+READ = re.compile(r'\.(?:text|whole|seconds|fraction|port|choice|flag|get)\(\s*"([A-Z][A-Z_]+)"')
 SOURCES = ("core/settings.py", "api/settings.py", "worker/settings.py", "local/settings.py")
 
 

@@ -5,6 +5,7 @@ import contextlib
 import signal
 import sys
 
+from core import tracing
 from core.durability import verify
 from core.epochs import Epochs, nothing_remembered
 from core.queue import connect
@@ -51,7 +52,11 @@ def main() -> int:
     configure_logging(settings.log_level)
     if arguments.command is not None:
         return asyncio.run(commands.carry_out(arguments, settings))
-    return asyncio.run(work(settings))
+    tracing.start(settings.traces, "chatbot-worker")
+    try:
+        return asyncio.run(work(settings))
+    finally:
+        tracing.stop()
 
 
 if __name__ == "__main__":

@@ -6,12 +6,14 @@ from core.settings import (
     Environment,
     PostgresSettings,
     RedisSettings,
+    TraceSettings,
     expiration_seconds,
     host,
     log_level,
     postgres_settings,
     redis_appendfsync,
     redis_settings,
+    trace_settings,
 )
 
 
@@ -22,6 +24,7 @@ class Settings:
     postgres: PostgresSettings
     expiration_seconds: int
     log_level: str
+    traces: TraceSettings
     host: str
     health_port: int
     batch_entries: int
@@ -35,6 +38,7 @@ def read(environment: Environment) -> Settings:
         postgres=postgres_settings(environment),
         expiration_seconds=expiration_seconds(environment),
         log_level=log_level(environment),
+        traces=trace_settings(environment),
         host=host(environment),
         health_port=environment.port("HEALTH_PORT", 9091),
         # KEDA's `listLength` must be larger: the list's length counts what is in flight.

@@ -1,0 +1,107 @@
+"""OpenTelemetry's SDK as core/tracing.py uses it: spans, and a thread that sends them to a collector over OTLP.
+
+Imported only where there is a collector.
+"""
+
+import logging
+import threading
+from collections.abc import Sequence
+from urllib.parse import unquote
+
+from opentelemetry.context import Context
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, ParentBased, Sampler, TraceIdRatioBased
+from opentelemetry.trace import (
+    NonRecordingSpan,
+    Span,
+    SpanContext,
+    SpanKind,
+    StatusCode,
+    TraceFlags,
+    set_span_in_context,
+)
+from opentelemetry.util.re import parse_env_headers
+
+from core.settings import TraceSettings
+from core.tracing import Attributes, Kind, Place
+from core.version import VERSION
+
+log = logging.getLogger(__name__)
+
+# What is left at the end is sent within this or never: a collector that hangs must not keep a process.
+STOP_SECONDS = 3.0
+KINDS: dict[Kind, SpanKind] = {
+    "internal": SpanKind.INTERNAL,
+    "server": SpanKind.SERVER,
+    "client": SpanKind.CLIENT,
+    "consumer": SpanKind.CONSUMER,
+}
+# They write a line for each batch that can't be sent, and for each span that finds no room; Telling does it once.
+CHATTY = ("opentelemetry.exporter", "opentelemetry.sdk._shared_internal")
+
+
+class Telling(SpanExporter):
+    """Says once that traces can't be sent, and once that they can again."""
+
+    def __init__(self, inner: SpanExporter) -> None:
+        self._inner = inner
+        self._failing = False
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        result = self._inner.export(spans)
+        failed = result is not SpanExportResult.SUCCESS
+        if failed and not self._failing:
+            log.warning("the collector does not take traces: they are dropped until it does")
+        elif self._failing and not failed:
+            log.info("the collector takes traces again")
+        self._failing = failed
+        return result
+
+    def shutdown(self) -> None:
+        self._inner.shutdown()
+
+
+class Collector:
+    """Begins spans and sends those that are sampled. The SDK reads OTEL_BSP_*, time-outs and certificates by itself."""
+
+    def __init__(self, settings: TraceSettings, service: str) -> None:
+        pairs = (pair.partition("=") for pair in settings.resource.split(",") if "=" in pair)
+        told = {name.strip(): unquote(value.strip()) for name, _, value in pairs}
+        name = settings.service or told.get(SERVICE_NAME) or service
+        resource = Resource.create({SERVICE_VERSION: VERSION, **told, SERVICE_NAME: name})
+        self._provider = TracerProvider(_sampler(settings), resource, shutdown_on_exit=False)
+        exporter = OTLPSpanExporter(settings.endpoint, headers=parse_env_headers(settings.headers, liberal=True))
+        self._provider.add_span_processor(BatchSpanProcessor(Telling(exporter)))
+        self._tracer = self._provider.get_tracer("chatbot")
+        for logger in CHATTY:
+            logging.getLogger(logger).setLevel(logging.CRITICAL)
+
+    def begin(self, name: str, kind: Kind, parent: Span | None, attributes: Attributes | None) -> Span:
+        context = Context() if parent is None else set_span_in_context(parent, Context())
+        return self._tracer.start_span(name, context, KINDS[kind], attributes)
+
+    def remote(self, place: Place) -> Span:
+        flags = TraceFlags(TraceFlags.SAMPLED if place.sampled else TraceFlags.DEFAULT)
+        return NonRecordingSpan(SpanContext(place.trace_id, place.span_id, is_remote=True, trace_flags=flags))
+
+    def fail(self, span: Span, kind: str) -> None:
+        span.set_attribute("error.type", kind)
+        span.set_status(StatusCode.ERROR)
+
+    def stop(self) -> None:
+        """The SDK itself would wait for half a minute."""
+        sending = threading.Thread(target=self._provider.shutdown, daemon=True)
+        sending.start()
+        sending.join(STOP_SECONDS)
+        if sending.is_alive():
+            log.warning("the last traces were not sent: the collector does not answer")
+
+
+def _sampler(settings: TraceSettings) -> Sampler:
+    kind = settings.sampler.removeprefix("parentbased_")
+    ratio = TraceIdRatioBased(settings.ratio)
+    root = {"always_on": ALWAYS_ON, "always_off": ALWAYS_OFF, "traceidratio": ratio}[kind]
+    return root if kind == settings.sampler else ParentBased(root)

@@ -1,0 +1,192 @@
+"""Traces: what happens to a request from the client's `traceparent` to the COPY into PostgreSQL.
+
+Without a collector nothing of OpenTelemetry is imported, no span is ever current, and `span` is one look at a context
+variable. No content of messages goes into a span, nor an exception's text: it is told by its code or its class.
+docs/observability.md tells which spans there are.
+"""
+
+import asyncio
+import re
+from collections.abc import Mapping, Sequence
+from contextvars import ContextVar, Token
+from types import TracebackType
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+from core.settings import TraceSettings
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Span
+
+    from core.otlp import Collector
+
+Kind = Literal["internal", "server", "client", "consumer"]
+Attributes = Mapping[str, str | bool | int | float | Sequence[str]]
+
+# Version, trace, span, flags; a version after ours may have more behind them.
+TRACEPARENT = re.compile(r"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
+
+_current: ContextVar["Span | None"] = ContextVar("span", default=None)
+
+
+class Place(NamedTuple):
+    """A span of any process."""
+
+    trace_id: int
+    span_id: int
+    sampled: bool
+
+
+class _Process:
+    collector: "Collector | None" = None
+
+
+def start(settings: TraceSettings, service: str) -> None:
+    """Trace from now on, if there is a collector to send to; `service` is the name where the settings have none."""
+    if settings.endpoint:
+        from core.otlp import Collector  # noqa: PLC0415 - some 20 MB and 0.2 s that only those pay who trace
+
+        _Process.collector = Collector(settings, service)
+
+
+def stop() -> None:
+    """Send what is left, within seconds. The last thing that a process does."""
+    if _Process.collector is not None:
+        _Process.collector.stop()
+
+
+def on() -> bool:
+    return _Process.collector is not None
+
+
+def read_traceparent(text: str) -> Place | None:
+    """None for what the W3C's Trace Context doesn't allow: such a header is as good as none."""
+    found = TRACEPARENT.fullmatch(text)
+    if found is None or (found[1] == "00" and found[5]):
+        return None
+    return Place(int(found[2], 16), int(found[3], 16), bool(int(found[4], 16) & 1))
+
+
+def _place(span: "Span") -> Place:
+    context = span.get_span_context()
+    return Place(context.trace_id, context.span_id, context.trace_flags.sampled)
+
+
+def trace_id() -> str:
+    """The trace of what runs now, as logs name it; empty while there is none."""
+    span = _current.get()
+    return "" if span is None else f"{span.get_span_context().trace_id:032x}"
+
+
+def exemplar() -> dict[str, str] | None:
+    """What a metric tells beside its value: a trace that the collector has, if there is one."""
+    span = recorded()
+    return None if span is None else {"trace_id": f"{span.get_span_context().trace_id:032x}"}
+
+
+def traceparent() -> str:
+    """What a server that is asked now goes on from; empty while there is no trace."""
+    span = _current.get()
+    if span is None:
+        return ""
+    trace, own, sampled = _place(span)
+    return f"00-{trace:032x}-{own:016x}-{'01' if sampled else '00'}"
+
+
+def recorded() -> "Span | None":
+    """The current span, if it is one that the collector gets. It may have ended, and is a parent all the same."""
+    span = _current.get()
+    return span if span is not None and span.get_span_context().trace_flags.sampled else None
+
+
+class Block:
+    """A span that is current while a block runs; a block that raises fails it."""
+
+    __slots__ = ("_span", "_token")
+
+    def __init__(self, span: "Span") -> None:
+        self._span = span
+        self._token: Token[Span | None] | None = None
+
+    def __enter__(self) -> "Span | None":
+        """The span, where it is worth telling it anything."""
+        self._token = _current.set(self._span)
+        return self._span if self._span.is_recording() else None
+
+    def __exit__(self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None) -> None:
+        if self._token is not None:
+            _current.reset(self._token)
+        end(self._span, error)
+
+
+class Nothing:
+    """Stands for the span of what is not traced."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None) -> None:
+        return None
+
+
+NOTHING = Nothing()
+
+
+def span(name: str, kind: Kind = "internal", attributes: Attributes | None = None) -> Block | Nothing:
+    """A part of what is traced now."""
+    opened = begin(name, kind, attributes)
+    return NOTHING if opened is None else Block(opened)
+
+
+def entrance(name: str, kind: Kind = "server", attributes: Attributes | None = None) -> Block | Nothing:
+    """Where work comes in: whether it is traced is decided here, by the sampler and by who sent it (`under`)."""
+    if _Process.collector is None:
+        return NOTHING
+    return Block(_Process.collector.begin(name, kind, _current.get(), attributes))
+
+
+def begin(name: str, kind: Kind = "internal", attributes: Attributes | None = None) -> "Span | None":
+    """A part that the caller ends (`end`), for what is no block; None while nothing is traced."""
+    parent = recorded()
+    if parent is None or _Process.collector is None:
+        return None
+    return _Process.collector.begin(name, kind, parent, attributes)
+
+
+def end(span: "Span", error: BaseException | None = None) -> None:
+    """`error`: why it failed, if it did. Who was cancelled has not failed."""
+    if error is not None and not isinstance(error, (asyncio.CancelledError, GeneratorExit)):
+        fail(span, error_type(error))
+    span.end()
+
+
+def fail(span: "Span", kind: str) -> None:
+    if _Process.collector is not None:
+        _Process.collector.fail(span, kind)
+
+
+def error_type(error: BaseException) -> str:
+    """Few and without content: the code of our own errors, PostgreSQL's SQLSTATE, else the class."""
+    code = getattr(error, "code", None) or getattr(error, "sqlstate", None)
+    return code if isinstance(code, str) else type(error).__qualname__
+
+
+class Under:
+    __slots__ = ("_span", "_token")
+
+    def __init__(self, span: "Span") -> None:
+        self._span = span
+        self._token: Token[Span | None] | None = None
+
+    def __enter__(self) -> None:
+        self._token = _current.set(self._span)
+
+    def __exit__(self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None) -> None:
+        if self._token is not None:
+            _current.reset(self._token)
+
+
+def under(parent: "Place | Span | None") -> Under | Nothing:
+    """What runs in the block is part of a span that it does not end, of this process or of another one."""
+    if parent is None or _Process.collector is None:
+        return NOTHING
+    return Under(_Process.collector.remote(parent) if isinstance(parent, Place) else parent)
