@@ -1,5 +1,6 @@
 """The worker's commands for people, and its settings."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ import orjson
 import pytest
 from redis.asyncio import Redis
 
+from tests.chaos.gate import gate_to
 from tests.entries import TENANT, broken_item, empty_queue, forget, item, push, store, writing_to
 from tests.running import Part, Postgres, Service, service_on, worker_command
 from tests.waiting import wait_until
@@ -117,6 +119,20 @@ async def test_a_store_out_of_reach_is_told_in_a_line(service: Service) -> None:
         assert status == 1
         assert "Traceback" not in errors
         assert errors
+
+
+async def test_a_migration_waits_for_postgres(service: Service, postgres: Postgres) -> None:
+    async with gate_to(postgres.port) as gate:
+        gate.shut = True
+        command = worker_command(service, "migrate", "--wait-seconds", "15", PG_PORT=str(gate.port))
+        migrating = asyncio.create_task(command)
+
+        async def refused() -> bool:
+            return gate.refused > 0
+
+        await wait_until(refused, "the migration has found PostgreSQL away")
+        gate.shut = False
+        assert (await migrating)[0] == 0
 
 
 async def test_help_tells_the_commands(service: Service) -> None:

@@ -18,7 +18,7 @@ from core.store import connect as connect_postgres
 from worker import queue
 from worker.batch import header_of, marked
 from worker.dead_letters import store
-from worker.migrate import migrate
+from worker.migrate import migrate_within
 from worker.settings import Settings
 from worker.verdict import describe
 
@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="python -m worker", description="Moves the queue from Redis into PostgreSQL.")
     commands = top.add_subparsers(dest="command", metavar="COMMAND", title="without COMMAND it runs until stopped")
-    commands.add_parser("migrate", help="bring the schema up to date; does nothing when it is")
+    migration = commands.add_parser("migrate", help="bring the schema up to date; does nothing when it is")
+    migration.add_argument("--wait-seconds", type=float, default=0.0, help="how long PostgreSQL may be away; 0")
     letters = commands.add_parser("dead-letters", help="entries that PostgreSQL refused for what they hold")
     actions = letters.add_subparsers(dest="action", required=True)
     listing = actions.add_parser("list", help="the oldest ones, without their content")
@@ -48,7 +49,7 @@ async def carry_out(arguments: argparse.Namespace, settings: Settings) -> int:
     """Run one of the commands; the result is the process's exit status."""
     try:
         if arguments.command == "migrate":
-            await migrate(settings.postgres)
+            await migrate_within(settings.postgres, arguments.wait_seconds)
             return 0
         epochs = Epochs(settings.redis, settings.postgres, "chatbot-commands", nothing_remembered)
         async with contextlib.aclosing(epochs), connect_redis(settings.redis, 1, epochs.greet) as redis:

@@ -1,16 +1,19 @@
 """Brings the schema up to date: plain SQL files in order, each in a transaction of its own, run twice without harm."""
 
+import asyncio
 import logging
+import time
 from pathlib import Path
 
 import asyncpg
 
 from core.settings import PostgresSettings
-from core.store import connect
+from core.store import UNREACHABLE, connect
 from worker.migrations import store
 
 log = logging.getLogger(__name__)
 
+RETRY_SECONDS = 1.0
 SCHEMA = Path(__file__).parents[1] / "core" / "schema"
 
 
@@ -32,6 +35,19 @@ async def migrate(settings: PostgresSettings) -> list[str]:
         return done
     finally:
         await connection.close()
+
+
+async def migrate_within(settings: PostgresSettings, seconds: float) -> list[str]:
+    """As `migrate`, but a PostgreSQL that can't be reached yet is asked again for so long; raises the last error."""
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            return await migrate(settings)
+        except UNREACHABLE as error:
+            if time.monotonic() >= end:
+                raise
+            log.info("waiting for PostgreSQL", extra={"error": type(error).__name__})
+        await asyncio.sleep(RETRY_SECONDS)
 
 
 async def missing(connection: "asyncpg.Connection[asyncpg.Record]") -> list[str]:

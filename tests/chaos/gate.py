@@ -110,6 +110,8 @@ class Gate:
     """While it is, nobody gets through: new connections are closed at once."""
     rules: list[Rule] = field(default_factory=list)
     cuts: int = 0
+    refused: int = 0
+    """Connections that came while it was shut."""
     _lines: set[_Line] = field(default_factory=set)
 
     def hold(
@@ -135,6 +137,7 @@ class Gate:
 
     async def serve(self, client: asyncio.StreamReader, to_client: asyncio.StreamWriter) -> None:
         if self.shut:
+            self.refused += 1
             to_client.transport.abort()
             return
         try:

@@ -1,0 +1,63 @@
+{{- define "chatbot.apiReplicas" -}}
+{{- kindIs "invalid" .Values.api.replicas | ternary 2 .Values.api.replicas | int }}
+{{- end }}
+
+{{/* The most pods that are surely there. */}}
+{{- define "chatbot.apiMinimum" -}}
+{{- .Values.api.autoscaling.enabled | ternary .Values.api.autoscaling.minReplicas (include "chatbot.apiReplicas" . | int) | int }}
+{{- end }}
+
+{{/* The ConfigMap with the file of the upstreams, or nothing. */}}
+{{- define "chatbot.upstreamsConfigMap" -}}
+{{- $file := .Values.api.upstream.file }}
+{{- $file.existingConfigMap | default ($file.content | empty | ternary "" (printf "%s-upstreams" (include "chatbot.fullname" .))) }}
+{{- end }}
+
+{{- define "chatbot.apiEnv" -}}
+{{- $api := .Values.api -}}
+{{- if not $api.auth.enabled }}
+- name: AUTH
+  value: none
+{{- else if $api.auth.keysFile.existingSecret }}
+- name: KEYS_FILE
+  value: /etc/chatbot/keys/{{ $api.auth.keysFile.key }}
+{{- end }}
+{{- include "chatbot.secretEnv" (list "API_KEY" (include "chatbot.apiKeyRef" .)) }}
+{{- if include "chatbot.upstreamsConfigMap" . }}
+- name: UPSTREAMS_FILE
+  value: /etc/chatbot/upstreams/{{ if $api.upstream.file.existingConfigMap }}{{ $api.upstream.file.key }}{{ else }}upstreams.toml{{ end }}
+{{- end }}
+{{- with $api.upstream.baseUrl }}
+- name: OPENAI_BASE_URL
+  value: {{ . | quote }}
+{{- end }}
+{{- include "chatbot.secretEnv" (list "OPENAI_API_KEY" (include "chatbot.upstreamKeyRef" .)) }}
+{{- with $api.upstream.model }}
+- name: MODEL
+  value: {{ . | quote }}
+{{- end }}
+{{- with $api.upstream.contextTokens }}
+- name: MODEL_CONTEXT_TOKENS
+  value: {{ . | int64 | quote }}
+{{- end }}
+- name: QUEUE_LIMIT
+  value: {{ $api.queueLimit | int64 | quote }}
+- name: IDEMPOTENCY_SECONDS
+  value: {{ $api.idempotencySeconds | int64 | quote }}
+- name: BODY_LIMIT_BYTES
+  value: {{ $api.bodyLimitBytes | int64 | quote }}
+- name: WEBSOCKET_SECONDS
+  value: {{ $api.websocketSeconds | int64 | quote }}
+- name: SLOW_CLIENT_SECONDS
+  value: {{ $api.slowClientSeconds | int64 | quote }}
+- name: DRAIN_SECONDS
+  value: {{ $api.drainSeconds | int64 | quote }}
+{{- include "chatbot.commonEnv" . }}
+{{- end }}
+
+{{- define "chatbot.commonEnv" }}
+- name: EXPIRATION_TIME
+  value: {{ .Values.expirationSeconds | int64 | quote }}
+- name: LOG_LEVEL
+  value: {{ .Values.logLevel }}
+{{- end }}

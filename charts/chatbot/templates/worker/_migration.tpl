@@ -1,0 +1,46 @@
+{{- define "chatbot.migrationSpec" -}}
+{{- $migration := .Values.migration }}
+{{- $worker := .Values.worker -}}
+backoffLimit: {{ $migration.backoffLimit | int }}
+{{- with $migration.ttlSecondsAfterFinished }}
+ttlSecondsAfterFinished: {{ . | int }}
+{{- end }}
+template:
+  metadata:
+    labels:
+      {{- include "chatbot.podLabels" (list . "migrate" $migration) | nindent 6 }}
+    {{- with $migration.podAnnotations }}
+    annotations:
+      {{- toYaml . | nindent 6 }}
+    {{- end }}
+  spec:
+    {{- include "chatbot.podSpec" (list . "migrate" $migration 10001) | nindent 4 }}
+    restartPolicy: OnFailure
+    # Each file of the schema is one transaction; nothing is lost with it.
+    terminationGracePeriodSeconds: 10
+    containers:
+      - name: migrate
+        image: {{ include "chatbot.image" (list . $worker.image) | quote }}
+        imagePullPolicy: {{ $worker.image.pullPolicy }}
+        command: [python, -m, worker]
+        args: [migrate, --wait-seconds, {{ $migration.waitSeconds | int | quote }}]
+        env:
+          - name: LOG_LEVEL
+            value: {{ .Values.logLevel }}
+          {{- include "chatbot.postgresqlEnv" . | nindent 10 }}
+          {{- with $worker.extraEnv }}
+          {{- toYaml . | nindent 10 }}
+          {{- end }}
+        resources:
+          {{- toYaml $migration.resources | nindent 10 }}
+        securityContext:
+          {{- include "chatbot.containerSecurity" true | nindent 10 }}
+        volumeMounts:
+          - name: tmp
+            mountPath: /tmp
+          {{- include "chatbot.authorityMounts" . | nindent 10 }}
+    volumes:
+      - name: tmp
+        emptyDir: {}
+      {{- include "chatbot.authorityVolumes" . | nindent 6 }}
+{{- end }}
