@@ -66,6 +66,10 @@ SELECT epoch, lost, begun_at
  ORDER BY epoch"""
 
 
+# Counted no further: an operator does not look at a hundred thousand any differently than at ten.
+DEAD_LETTERS = "SELECT count(*) FROM (SELECT FROM dead_letters LIMIT 100000) AS letters"
+
+
 @dataclass(frozen=True, slots=True)
 class Reached:
     """How far PostgreSQL saw the queue come: its last epoch, the offset behind that one's last entry, a position.
@@ -102,6 +106,12 @@ async def report_epochs(connection: "asyncpg.Connection[Any]", told: list[bytes]
 async def losses(connection: "asyncpg.Connection[Any]") -> list[Loss]:
     """Every loss so far, the oldest first. A late report, or a late commit of an old epoch, makes one smaller."""
     return [Loss(row["epoch"], row["lost"], row["begun_at"]) for row in await connection.fetch(LOSSES)]
+
+
+async def dead_letters(connection: "asyncpg.Connection[Any]") -> int:
+    """How many entries wait in `dead_letters` for somebody to replay or drop them."""
+    count: int = await connection.fetchval(DEAD_LETTERS)
+    return count
 
 
 async def _prepare(connection: "asyncpg.Connection[Any]") -> None:

@@ -15,6 +15,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from core.epochs import Epochs, nothing_shown
+from core.sampling import watch_loop, watch_queue
 from core.store import connect
 from worker import metrics, migrate, queue, store
 from worker.indexing import keep_indexed
@@ -71,7 +72,7 @@ class Lane:
 async def run(writer: Writer) -> None:
     """Work until `stop` is set, then finish or give back what is claimed."""
     async with asyncio.TaskGroup() as group:
-        keeping = (_renew(writer), writer.epochs.watch(), keep_indexed(writer))
+        keeping = (_renew(writer), writer.epochs.watch(), keep_indexed(writer), watch_queue(writer.redis), watch_loop())
         keepers = [group.create_task(keeper) for keeper in keeping]
         lanes = [group.create_task(_work(writer, Lane())) for _ in range(LANES)]
         await writer.stop.wait()
