@@ -132,6 +132,7 @@ def _arguments(settings: PostgresSettings, application: str) -> dict[str, Any]:
         "user": settings.user,
         "password": settings.password or None,
         "database": settings.database,
+        "ssl": settings.tls or False,
         "timeout": CONNECT_TIMEOUT_SECONDS,
         "command_timeout": COMMAND_TIMEOUT_SECONDS,
         "server_settings": {**SESSION, "application_name": application},

@@ -122,7 +122,7 @@ async def _claim(writer: Writer, lane: Lane) -> Lease | None:
         if not writer.backlog:
             writer.gather_until = time.monotonic() + GATHER_SECONDS
     except (RedisError, OSError) as error:
-        await writer.redis_outage.pause(f"Redis: {type(error).__name__}")
+        await writer.redis_outage.pause(f"Redis: {describe(error)}")
         return None
     return lease
 
@@ -157,7 +157,7 @@ async def _carry_alone(writer: Writer, lane: Lane, lease: Lease) -> None:
             failed = await queue.try_alone(writer.redis, lease)
         except (RedisError, OSError) as error:
             failed = None
-            await writer.redis_outage.pause(f"Redis: {type(error).__name__}")
+            await writer.redis_outage.pause(f"Redis: {describe(error)}")
         if failed is None:
             # Its lease is over or runs out.
             writer.held.pop(lease.token, None)
@@ -192,7 +192,7 @@ async def _acknowledge(writer: Writer, lease: Lease, stored: queue.Stored, start
             await queue.ack(writer.redis, lease, stored, writer.settings.expiration_seconds)
             break
         except (RedisError, OSError) as error:
-            await writer.redis_outage.pause(f"Redis: {type(error).__name__}")
+            await writer.redis_outage.pause(f"Redis: {describe(error)}")
             if writer.stop.is_set():
                 return
     seconds = time.monotonic() - started
