@@ -30,7 +30,7 @@ SETTLE_SECONDS = 10.0
 # How often reports that PostgreSQL does not have yet are looked for.
 LOOK_SECONDS = 2.0
 # Another process may have brought the report that changes what was lost.
-COUNT_SECONDS = 10.0
+COUNT_SECONDS = 30.0
 
 PutBack = Callable[[Redis, Epoch, Epoch], Awaitable[int]]
 """(redis, the epoch that is over, the one that was found): how many entries were put back."""
@@ -164,17 +164,11 @@ class Epochs:
             return None
 
     async def _ask(self, question: Callable[["asyncpg.Connection[Any]"], Awaitable[T]]) -> T:
+        connection = await store.connect(self._postgres, self._application)
         try:
-            connection = await store.connect(self._postgres, self._application)
-            try:
-                answer = await question(connection)
-            finally:
-                connection.terminate()
-        except store.UNREACHABLE:
-            metrics.STORE_UP.labels("postgresql").set(0)
-            raise
-        metrics.STORE_UP.labels("postgresql").set(1)
-        return answer
+            return await question(connection)
+        finally:
+            connection.terminate()
 
     async def watch(self) -> None:
         """For as long as the process lives: bring reports into PostgreSQL, and count what was lost."""
@@ -197,13 +191,13 @@ class Epochs:
         if not told and time.monotonic() - self._counted_at < COUNT_SECONDS:
             return
 
-        async def bring(connection: "asyncpg.Connection[Any]") -> None:
+        async def bring(connection: "asyncpg.Connection[Any]") -> list[store.Loss]:
             if told:
                 await store.report_epochs(connection, told)
-            metrics.LOST.set(sum(loss.entries for loss in await store.losses(connection)))
-            metrics.DEAD_LETTERS.set(await store.dead_letters(connection))
+            return await store.losses(connection)
 
-        await self._ask(bring)
+        losses = await self._ask(bring)
+        metrics.LOST.set(sum(loss.entries for loss in losses))
         self._counted_at = time.monotonic()
         if told:
             async with self._settling:

@@ -5,7 +5,6 @@ from enum import Enum, auto
 import asyncpg
 
 from core.store import UNREACHABLE
-from core.tls import refusal
 
 
 class Verdict(Enum):
@@ -44,8 +43,6 @@ def sqlstate(error: BaseException) -> str:
 
 
 def describe(error: BaseException) -> str:
-    """An error without its text, which can quote a row; what TLS refused is told in words."""
-    if told := refusal(error):
-        return told
+    """An error without its text, which can quote a row."""
     state = sqlstate(error)
     return f"{type(error).__name__} ({state})" if state else type(error).__name__

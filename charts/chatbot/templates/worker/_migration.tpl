@@ -38,13 +38,9 @@ template:
         volumeMounts:
           - name: tmp
             mountPath: /tmp
-          {{- with include "chatbot.authorityMounts" . }}
-          {{- . | trim | nindent 10 }}
-          {{- end }}
+          {{- include "chatbot.authorityMounts" . | nindent 10 }}
     volumes:
       - name: tmp
         emptyDir: {}
-      {{- with include "chatbot.authorityVolumes" . }}
-      {{- . | trim | nindent 6 }}
-      {{- end }}
+      {{- include "chatbot.authorityVolumes" . | nindent 6 }}
 {{- end }}
