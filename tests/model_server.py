@@ -119,6 +119,7 @@ class ModelServer:
         self.waiting_ms = 0
         """How long who is refused a loader's ticket waits."""
         self._latest_us = START_US
+        self._earliest_us = 0
         self._moves = 0
         self._hashes: dict[str, str] = {}
         self._names: dict[str, str] = {}
@@ -174,6 +175,7 @@ class ModelServer:
     def clear(self) -> None:
         """Another run of Redis on a new volume: everything is gone but the time of day."""
         self.redis.flushall()
+        self._earliest_us = 0
         self._start()
 
     def restart(self) -> None:
@@ -194,10 +196,12 @@ class ModelServer:
         self._set_clock(self.now_us + milliseconds * 1000 + self._moves)
 
     def restart_clock(self) -> None:
-        """Nobody is promised anything of a Redis that loses its memory and the time of day at once."""
-        self._set_clock(self._latest_us + 1_000_000)
+        """Nobody is promised anything of a Redis that loses its memory and the time of day (docs/reliability.md)."""
+        self._earliest_us = self._latest_us + 1_000_000
+        self._set_clock(self._earliest_us)
 
     def _set_clock(self, now_us: int) -> None:
+        now_us = max(now_us, self._earliest_us)
         self.now_us = now_us
         self._latest_us = max(self._latest_us, now_us)
         self.redis.set(CLOCK, now_us)

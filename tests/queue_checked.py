@@ -75,7 +75,18 @@ class CheckedQueue(Model):
     def again(self, one: Range, lease: Lease, latest: int) -> None:
         if (one.first, one.end) != (lease.first, lease.end) or one.former != lease.former:
             self.fail("a repeated claim has another range")
+        if lease.deadline_ms == 0:
+            self.take_back(lease)
+        if one.failures != lease.failures:
+            self.fail("a repeated claim forgets failures of its range, or makes some up")
         lease.deadline_ms, lease.session, lease.epoch = latest, one.session, one.epoch
+
+    def take_back(self, lease: Lease) -> None:
+        """What became free meanwhile, of a new epoch or of who took over the other half, is claimed like any other."""
+        if not lease.excused:
+            lease.failures += 1
+            self.failures.update(self.queue.part(lease.first, lease.end))
+        lease.excused = False
 
     def taken_over(self, one: Range, expired: list[Lease], latest: int) -> None:
         # What was given back waits for what ran out, whose holder may be stopped inside a transaction.

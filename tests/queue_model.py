@@ -204,19 +204,32 @@ class QueueModel(CheckedQueue):
             self.work(number)
 
     def forget(self, queue: Expected) -> None:
-        """What a new epoch leaves of the queue; nobody remembers what Redis does not."""
+        """Nobody remembers what Redis does not."""
         self.store.forgotten.update(one.session for one in self.held)
         self.store.forgotten.update(session for _, session, _ in self.unanswered)
-        self.server.restart_clock()
-        self.calls.renew(self.store.floor())
         self.queue = queue
+        kept = {identity(entry) for entry in queue.entries}
+        self.promised = {name for name in self.promised if name in kept or self.store.has(name)}
+        self.server.restart_clock()
+        self.begin_epoch()
+
+    @rule(count=COUNT)
+    def start_again(self, count: int) -> None:
+        """Redis does, and lacks nothing; a claim whose reply was lost with the connection is sent once more."""
+        worker = self.new_worker(count)
+        self.ask(worker)
+        self.server.restart()
+        self.begin_epoch()
+        self.claimed(worker)
+
+    def begin_epoch(self) -> None:
+        """What it leaves of the leases."""
+        self.calls.renew(self.store.floor())
         for lease in self.queue.leases:
             # That Redis has gone is no failure of what it had given.
             if lease.deadline_ms > 0:
                 lease.excused, lease.alone = True, frozenset()
             lease.deadline_ms, lease.epoch = 0, NEVER
-        kept = {identity(entry) for entry in queue.entries}
-        self.promised = {name for name in self.promised if name in kept or self.store.has(name)}
 
     @rule(
         conversation=st.sampled_from(CONVERSATIONS), half=st.sampled_from([(True, True), (True, False), (False, True)])

@@ -1,14 +1,12 @@
 """Leases of the queue on a real Valkey: who holds what, and what an acknowledgement does."""
 
-from collections import Counter
 from dataclasses import replace
 
 import pytest
 from redis.asyncio import Redis
 
-from api import history_changes, history_orphans
+from api import history_orphans
 from api.history import LOCK_MS
-from core.entry import UNCOUNTED, parse
 from core.queue import ACKED, ALONE, ATTEMPTS, BELL, HOT, LEASES, META, QUEUE, SESSIONS, renew
 from tests.entries import TENANT, broken_item, claim, empty_queue, expire, item, nothing_to_claim, push
 from worker import queue
@@ -109,6 +107,37 @@ async def test_a_repeated_claim_gets_the_same_range(redis: Redis) -> None:
     assert first is not None
     assert first.former == "1:1"
     assert await queue.claim(redis, token, "2:2", 2) == first
+
+
+async def test_a_repeated_claim_of_what_a_new_epoch_gave_back_counts(redis: Redis) -> None:
+    """Else each new epoch takes one failure more off the range than there was."""
+    await push(redis, item(1))
+    token = queue.new_token()
+    first = await queue.claim(redis, token, "1:1", 1)
+    assert first is not None
+    await redis.hset(META, "run", "another")
+    await renew(redis, first.epoch + 1)
+    again = await queue.claim(redis, token, "1:1", 1)
+    assert again is not None
+    assert (again.first, again.end, again.failures) == (0, 1, 0)
+    assert await queue.claim(redis, token, "1:1", 1) == again
+    await expire(redis, again)
+    assert (await claim(redis)).failures == 1
+
+
+async def test_a_repeated_claim_of_what_somebody_else_halved_counts(redis: Redis) -> None:
+    """Who comes late finds one half of what it was given, and may die of it as well as anybody."""
+    await push(redis, item(0), item(1))
+    for _ in range(MAX_FAILURES - 1):
+        await expire(redis, await claim(redis))
+    token = queue.new_token()
+    late = await queue.claim(redis, token, "1:1", 2)
+    assert late is not None
+    await expire(redis, late)
+    assert (await claim(redis)).entries == [item(0)]
+    half = await queue.claim(redis, token, "1:1", 2)
+    assert half is not None
+    assert (half.entries, half.failures) == ([item(1)], MAX_FAILURES - 1)
 
 
 async def test_an_expired_lease_comes_before_new_entries(redis: Redis) -> None:
@@ -278,90 +307,6 @@ async def test_the_bell_wakes_who_waits(redis: Redis) -> None:
     assert await redis.exists(BELL) == 0
 
 
-async def acknowledge(redis: Redis, stored: Stored) -> None:
-    await push(redis, item(1))
-    assert await queue.ack(redis, await claim(redis), stored, EXPIRATION)
-
-
-async def hot(redis: Redis, unstored: int, **fields: str) -> None:
-    for name, value in {"unstored": str(unstored), "len": "1", **fields}.items():
-        await redis.hset(f"conv:{TENANT}:conv_1", name, value)
-    await redis.rpush(f"items:{TENANT}:conv_1", "1 {}")
-
-
-async def lives(redis: Redis) -> tuple[int, int]:
-    return await redis.ttl(f"conv:{TENANT}:conv_1"), await redis.ttl(f"items:{TENANT}:conv_1")
-
-
-async def test_a_conversation_may_expire_once_all_of_it_is_stored(redis: Redis) -> None:
-    await hot(redis, 3)
-    await acknowledge(redis, Stored(counts=Counter({(TENANT, "conv_1"): 2})))
-    assert await lives(redis) == (-1, -1)
-    await acknowledge(redis, Stored(counts=Counter({(TENANT, "conv_1"): 1})))
-    assert await redis.hget(f"conv:{TENANT}:conv_1", "unstored") == b"0"
-    assert all(0 < seconds <= EXPIRATION for seconds in await lives(redis))
-
-
-async def test_a_locked_conversation_does_not_expire(redis: Redis) -> None:
-    await hot(redis, 1, lock="resp_1")
-    await acknowledge(redis, Stored(counts=Counter({(TENANT, "conv_1"): 1})))
-    assert await redis.hget(f"conv:{TENANT}:conv_1", "unstored") == b"0"
-    assert await lives(redis) == (-1, -1)
-
-
-async def test_an_ack_makes_no_conversation(redis: Redis) -> None:
-    await acknowledge(redis, Stored(counts=Counter({(TENANT, "conv_1"): 1}), responses={(TENANT, "resp_1")}))
-    assert await redis.keys("*:default:*") == []
-
-
-async def test_a_tombstone_keeps_its_own_time(redis: Redis) -> None:
-    await redis.hset(f"conv:{TENANT}:conv_1", "deleted", "1")
-    await redis.hset(f"resp:{TENANT}:resp_1", "status", "deleted")
-    ids = {(TENANT, "resp_1")}
-    await acknowledge(redis, Stored(counts=Counter({(TENANT, "conv_1"): 1}), responses=ids, removed_responses=ids))
-    assert await lives(redis) == (-1, -2)
-    assert await redis.ttl(f"resp:{TENANT}:resp_1") == -1
-    await acknowledge(redis, Stored(deleted_conversations={(TENANT, "conv_1")}, deleted_responses=ids))
-    day = 86_400
-    assert day - 60 <= (await lives(redis))[0] <= day
-    assert day - 60 <= await redis.ttl(f"resp:{TENANT}:resp_1") <= day
-
-
-async def test_stored_and_removed_responses(redis: Redis) -> None:
-    for name in ("resp_kept", "resp_removed"):
-        await redis.hset(f"resp:{TENANT}:{name}", "status", "completed")
-        await redis.xadd(f"log:{TENANT}:{name}", {"e": "x"})
-    both = {(TENANT, "resp_kept"), (TENANT, "resp_removed")}
-    await acknowledge(redis, Stored(responses=both, removed_responses={(TENANT, "resp_removed")}))
-    assert 0 < await redis.ttl(f"resp:{TENANT}:resp_kept") <= EXPIRATION
-    assert await redis.exists(f"log:{TENANT}:resp_kept") == 1
-    assert await redis.exists(f"resp:{TENANT}:resp_removed", f"log:{TENANT}:resp_removed") == 0
-
-
-@pytest.mark.parametrize(
-    ("unstored", "fields", "gone"), [(1, {}, True), (2, {}, False), (1, {"lock": "resp_1"}, False)]
-)
-async def test_a_stale_copy_goes_unless_it_is_needed(
-    redis: Redis, unstored: int, fields: dict[str, str], *, gone: bool
-) -> None:
-    await hot(redis, unstored, **fields)
-    name = {(TENANT, "conv_1")}
-    await acknowledge(redis, Stored(counts=Counter(name), stale_conversations=name))
-    assert (await lives(redis) == (-2, -2)) is gone
-
-
-@pytest.mark.parametrize("fields", [{}, {"lock": "resp_1"}])
-async def test_a_stale_copy_that_was_needed_goes_later(redis: Redis, fields: dict[str, str]) -> None:
-    """Else what was deleted lives on in a branch for as long as somebody talks there."""
-    await hot(redis, 2, **fields)
-    name = {(TENANT, "conv_1")}
-    await acknowledge(redis, Stored(counts=Counter(name), stale_conversations=name))
-    assert await lives(redis) == (-1, -1)
-    await redis.hdel(f"conv:{TENANT}:conv_1", "lock")
-    await acknowledge(redis, Stored(counts=Counter(name)))
-    assert await lives(redis) == (-2, -2)
-
-
 async def test_leases_are_renewed_by_their_own_holder_alone(redis: Redis) -> None:
     await push(redis, item(1), item(2))
     leases = [await claim(redis, 1), await claim(redis, 1)]
@@ -370,10 +315,3 @@ async def test_leases_are_renewed_by_their_own_holder_alone(redis: Redis) -> Non
     assert await queue.extend(redis, leases[1])
     assert (await claim(redis)).entries == [item(1)]
     assert await nothing_to_claim(redis)
-
-
-async def test_what_no_hot_copy_counted_takes_nothing_off(redis: Redis) -> None:
-    """The delete of a response whose thread was cold then."""
-    await history_changes.delete_response(redis, TENANT, "resp_1", "thr_1", None, None)
-    lease = await claim(redis)
-    assert [parse(entry).extra for entry in lease.entries] == [(UNCOUNTED,)]

@@ -80,6 +80,9 @@ redis.call('ZREM', LEASES, member)""",
     ],
     "a halving that forgets the other half": [("claim", "lease(middle, to, holder, 0, '-', former)", "")],
     "a repeated claim that starts anew": [("claim", "if own then", "if false then")],
+    "a repeated claim that is no claim": [
+        ("claim", "text(to) .. ':' .. token) == '0' then", "text(to) .. ':' .. token) == '-' then")
+    ],
     "an ack that leaves the session behind": [("ack", "redis.call('HDEL', SESSIONS, token)", "")],
     "an ack that lets go too early": [
         ("ack", "elseif unstored == 0 and not state[3] then", "elseif not state[3] then")

@@ -37,6 +37,11 @@ local own = redis.call('HGET', SESSIONS, token)
 if own then
   local from, to, former = string.match(own, '^(%d+) (%d+) %S+ (%S+)$')
   from, to = tonumber(from), tonumber(to)
+  -- Meanwhile it was given back: by a new epoch, or as the half of what somebody else took over. Whoever takes such a range
+  -- counts as one who fails until the range is given back once more.
+  if redis.call('ZSCORE', LEASES, text(from) .. ':' .. text(to) .. ':' .. token) == '0' then
+    redis.call('HINCRBY', ATTEMPTS, text(from), 1)
+  end
   lease(from, to, token, now + lease_ms, session, former)
   return answer(from, to, former, entries_until(from, to))
 end
