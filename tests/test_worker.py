@@ -16,6 +16,7 @@ from redis.asyncio import Redis
 from core.entry import Kind
 from core.queue import LEASES, QUEUE
 from local.parts import migrate
+from tests.chaos.gate import gate_to
 from tests.entries import TENANT, claim, deletion, empty_queue, expire, forget, item, push, store
 from tests.running import Part, Postgres, Service, service_on
 from tests.waiting import wait_until
@@ -26,6 +27,8 @@ from worker.queue import LEASE_MS
 pytestmark = pytest.mark.anyio
 
 ITEMS = 20_000
+END_WORKERS_SESSIONS = """
+SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name LIKE 'chatbot-worker%'"""
 
 
 @pytest.fixture(scope="module")
@@ -249,6 +252,36 @@ async def test_a_table_out_of_reach_is_waited_for(
         await connection.execute("ALTER TABLE elsewhere RENAME TO items")
     await drained(redis)
     assert await stored(connection) == 1
+
+
+async def test_a_session_in_disorder_is_left(
+    valkey: Part, postgres: Postgres, database: str, folder: Path, redis: Redis, connection: "asyncpg.Connection[Any]"
+) -> None:
+    """PostgreSQL says that it ends a session, and the end does not come: asyncpg then fails with whatever is asked."""
+    await empty_queue(redis)
+    async with gate_to(postgres.port) as gate:
+        service = service_on(valkey, postgres, database, folder / "disorder", PG_PORT=str(gate.port))
+        await migrate(service.environment, service.logs)
+        await forget(connection)
+        await service.worker.start()
+        try:
+            await push(redis, item(1))
+            await drained(redis)
+            gate.keeps = True
+            ended = await connection.fetch(END_WORKERS_SESSIONS)
+            assert len(ended) >= 2, "a lane and the index"
+            await push(redis, item(2))
+            await drained(redis)
+            assert await stored(connection) == 2
+            assert "InternalClientError" in service.worker.log_text()
+            assert "unexpected failure" not in service.worker.log_text(), "it counts against the range"
+
+            async def indexed() -> bool:
+                return bool(await connection.fetchval("SELECT count(*) = 2 FROM searchable"))
+
+            await wait_until(indexed, "the index goes on")
+        finally:
+            await service.worker.close()
 
 
 @pytest.mark.usefixtures("worker")

@@ -108,6 +108,8 @@ class Gate:
     port: int = 0
     shut: bool = False
     """While it is, nobody gets through: new connections are closed at once."""
+    keeps: bool = False
+    """While it does, a client learns what the server says last, but not that it has gone."""
     rules: list[Rule] = field(default_factory=list)
     cuts: int = 0
     refused: int = 0
@@ -187,6 +189,8 @@ class Gate:
                     return
             line.to_client.write(chunk)
             await line.to_client.drain()
+        if self.keeps:
+            await line.client_left.wait()
 
 
 @asynccontextmanager
