@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 LLAMA := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/chatbot-llama/venv
 TINY_MODEL ?= ../shared/upstream/tiny_model.py
 
-.PHONY: help run chat test test-llama llama check lock bench chaos k8s-test clean venv environment-local environment-test
+.PHONY: help run chat test test-llama llama check lock bench chaos k8s-test chart-docs clean venv environment-local environment-test
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -61,9 +61,12 @@ chaos: environment-test ## attack the service and count what was lost; FAULT=3, 
 		$(if $(SEED),--seed $(SEED)) $(if $(ITEMS),--items $(ITEMS)) $(if $(REDIS),--redis $(REDIS)) $(if $(JSON),--json)
 
 k8s-test: environment-test ## test the chart; with KUBECONFIG also on that cluster (docs/kubernetes.md)
-	$(BIN)/python -m pytest $(or $(TESTS),k8s-tests/chart --numprocesses 2 --dist loadfile)
+	$(BIN)/python -m pytest $(or $(TESTS),k8s-tests/chart)
 	@if test -n '$(KUBECONFIG)'; then $(BIN)/python -m pytest k8s-tests/cluster; \
 		else echo '!!! SKIPPED: NOTHING IS TESTED ON A CLUSTER: set KUBECONFIG' >&2; fi
+
+chart-docs: environment-test ## write the chart's table of values from the comments in its values.yaml
+	$(BIN)/python charts/readme.py
 
 clean: ## remove the virtual environment and caches; keeps .data/, which holds your conversations
 	rm -rf $(VENV) .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -19,6 +19,7 @@ from api.routes.websocket import WebSocket
 from api.settings import read_settings
 from api.tenants import Keyring
 from core import tracing
+from core.metrics import tell_build
 from core.settings import Environment, SettingsError, report
 from core.telemetry import configure_logging
 
@@ -72,6 +73,7 @@ def main() -> int:
         sys.stderr.write(report(error))
         return 2
     configure_logging(settings.log_level)
+    tell_build("api")
     prometheus_client.start_http_server(settings.metrics_port, addr=settings.host)
     keyring = Keyring(settings.callers, settings.keys_file)
     app = create_app(settings, keyring)

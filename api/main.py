@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 
+from api import metrics
 from api.connections import Connections
 from api.lanes import Lanes
 from api.ring import Ring
@@ -25,6 +26,7 @@ from api.upstream.routing import Routing
 from core import queue
 from core.durability import verify
 from core.epochs import Epochs
+from core.sampling import show_pool, show_redis_pool, watch_loop, watch_queue
 from core.store import open_pool
 
 if TYPE_CHECKING:
@@ -53,6 +55,7 @@ def create_app(settings: Settings, keyring: Keyring) -> FastAPI:
             async with asyncio.TaskGroup() as tasks:
                 connections = _connect(settings, pool, upstream, tasks)
                 app.state.connections = connections
+                _show(connections)
                 keeping = (
                     connections.lanes.run(),
                     pulse(connections),
@@ -61,6 +64,8 @@ def create_app(settings: Settings, keyring: Keyring) -> FastAPI:
                     keyring.watch(),
                     watch(upstream, settings),
                     _verify(app, connections),
+                    watch_queue(connections.redis),
+                    watch_loop(),
                 )
                 keepers = [tasks.create_task(keeper) for keeper in keeping]
                 yield
@@ -92,6 +97,15 @@ def _connect(settings: Settings, pool: "asyncpg.Pool[Any]", upstream: Routing, t
     epochs = Epochs(settings.redis, settings.postgres, "chatbot-api-epochs", ring.put_back)
     redis = queue.connect(settings.redis, REDIS_CONNECTIONS, epochs.greet)
     return Connections(settings, redis, epochs, ring, Lanes(redis), pool, upstream, tasks)
+
+
+def _show(connections: Connections) -> None:
+    """What is counted whenever somebody asks for the metrics."""
+    store = connections.store
+    metrics.QUEUE_LIMIT.set(connections.settings.queue_limit)
+    metrics.TURNS_RUNNING.set_function(lambda: len(connections.running) + len(connections.unstored))
+    show_redis_pool(connections.redis.connection_pool)
+    show_pool("postgresql", STORE_CONNECTIONS, store.get_idle_size, lambda: store.get_size() - store.get_idle_size())
 
 
 async def _verify(app: FastAPI, connections: Connections) -> None:

@@ -7,6 +7,7 @@ from redis.asyncio import Redis
 from redis.exceptions import NoPermissionError, RedisError, ResponseError
 
 from core import metrics
+from core.tls import refusal
 
 log = logging.getLogger(__name__)
 
@@ -24,11 +25,16 @@ DURABILITY = {
 
 async def verify(redis: Redis, appendfsync: str) -> list[str]:
     """Wait for Redis and return what is wrong with its settings; whoever gets any must not go on."""
+    told = None
     while True:
         try:
             faults = await _faults(redis, appendfsync)
             break
-        except RedisError:
+        except RedisError as error:
+            trouble = refusal(error) or str(error)
+            if trouble != told:
+                log.warning("waiting for redis", extra={"trouble": trouble})
+                told = trouble
             await asyncio.sleep(RETRY_SECONDS)
     if faults is None:
         log.warning("durability not verified: this Redis does not let its settings be read (CONFIG is denied)")

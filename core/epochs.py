@@ -30,7 +30,7 @@ SETTLE_SECONDS = 10.0
 # How often reports that PostgreSQL does not have yet are looked for.
 LOOK_SECONDS = 2.0
 # Another process may have brought the report that changes what was lost.
-COUNT_SECONDS = 30.0
+COUNT_SECONDS = 10.0
 
 PutBack = Callable[[Redis, Epoch, Epoch], Awaitable[int]]
 """(redis, the epoch that is over, the one that was found): how many entries were put back."""
@@ -164,11 +164,17 @@ class Epochs:
             return None
 
     async def _ask(self, question: Callable[["asyncpg.Connection[Any]"], Awaitable[T]]) -> T:
-        connection = await store.connect(self._postgres, self._application)
         try:
-            return await question(connection)
-        finally:
-            connection.terminate()
+            connection = await store.connect(self._postgres, self._application)
+            try:
+                answer = await question(connection)
+            finally:
+                connection.terminate()
+        except store.UNREACHABLE:
+            metrics.STORE_UP.labels("postgresql").set(0)
+            raise
+        metrics.STORE_UP.labels("postgresql").set(1)
+        return answer
 
     async def watch(self) -> None:
         """For as long as the process lives: bring reports into PostgreSQL, and count what was lost."""
@@ -191,13 +197,13 @@ class Epochs:
         if not told and time.monotonic() - self._counted_at < COUNT_SECONDS:
             return
 
-        async def bring(connection: "asyncpg.Connection[Any]") -> list[store.Loss]:
+        async def bring(connection: "asyncpg.Connection[Any]") -> None:
             if told:
                 await store.report_epochs(connection, told)
-            return await store.losses(connection)
+            metrics.LOST.set(sum(loss.entries for loss in await store.losses(connection)))
+            metrics.DEAD_LETTERS.set(await store.dead_letters(connection))
 
-        losses = await self._ask(bring)
-        metrics.LOST.set(sum(loss.entries for loss in losses))
+        await self._ask(bring)
         self._counted_at = time.monotonic()
         if told:
             async with self._settling:

@@ -3,6 +3,7 @@
 No label holds an id or anything that a client may choose: each has a few values, known from the settings or the code.
 """
 
+import math
 import platform
 
 import prometheus_client
@@ -32,7 +33,7 @@ OLDEST_AGE = Gauge(
 )
 LEASES = Gauge(
     "chatbot_queue_leases",
-    "Ranges of the queue that workers have claimed: held, or expired and not taken over yet.",
+    "Ranges of the queue that were claimed: held by a worker, or free: given back, or their time ran out.",
     ["state"],
 )
 FAILED_RANGES = Gauge("chatbot_queue_failed_ranges", "Ranges of the queue that at least one worker failed to store.")
@@ -54,6 +55,13 @@ DURABILITY_VERIFIED = Gauge(
     "chatbot_redis_durability_verified",
     "1 when Redis was seen to sync every write before it acknowledges it; 0 when it may not, or can't be asked.",
 )
+
+
+# Nothing is known yet.
+for store in ("redis", "postgresql"):
+    STORE_UP.labels(store).set(0)
+for gauge in (DEPTH, OLDEST_AGE, LEASES.labels("held"), LEASES.labels("free"), FAILED_RANGES, DEAD_LETTERS, LOST):
+    gauge.set(math.nan)
 
 
 def tell_build(component: str) -> None:

@@ -8,6 +8,7 @@ import hashlib
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
+from ssl import SSLContext
 from typing import Any, cast
 
 from redis.asyncio import BlockingConnectionPool, Connection, Redis, SSLConnection
@@ -122,16 +123,25 @@ async def run_many(redis: Redis, calls: list[tuple[Script, tuple[Argument, ...]]
 Greeting = Callable[[Connection], Awaitable[None]]
 
 
+class TlsConnection(SSLConnection):
+    """One of many that share a context; redis-py would make one for each."""
+
+    def __init__(self, *, context: SSLContext, **arguments: Any) -> None:  # noqa: ANN401 - redis-py's own
+        super().__init__(**arguments)
+        self.ssl_context.context = context
+
+
 def connect(settings: RedisSettings, max_connections: int, greet: Greeting | None = None) -> Redis:
     """A client that retries once and never waits longer than the socket time-out. Every script is idempotent by id.
 
     Who finds all connections in use waits for one: a burst of requests does not mean that Redis is away. `greet` is
     called with every new connection before its first command (core/epochs.py).
     """
+    tls: dict[str, Any] = {"connection_class": TlsConnection, "context": settings.tls} if settings.tls else {}
     pool = BlockingConnectionPool(
         max_connections=max_connections,
         timeout=SOCKET_TIMEOUT_SECONDS,
-        connection_class=SSLConnection if settings.tls else Connection,
+        **tls,
         host=settings.host,
         port=settings.port,
         username=settings.username or None,

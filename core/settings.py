@@ -4,7 +4,10 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from ssl import SSLContext
 from typing import TypeVar
+
+from core import tls
 
 N = TypeVar("N", int, float)
 
@@ -83,7 +86,7 @@ class RedisSettings:
     port: int
     username: str
     password: str
-    tls: bool
+    tls: SSLContext | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +96,7 @@ class PostgresSettings:
     user: str
     password: str
     database: str
+    tls: SSLContext | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,8 +117,25 @@ def redis_settings(environment: Environment) -> RedisSettings:
         port=environment.port("REDIS_PORT", 6379),
         username=environment.text("REDIS_USERNAME"),
         password=environment.text("REDIS_PASSWORD"),
-        tls=environment.flag("REDIS_TLS"),
+        tls=_redis_tls(environment),
     )
+
+
+def _redis_tls(environment: Environment) -> SSLContext | None:
+    wanted, authorities = environment.flag("REDIS_TLS"), environment.text("REDIS_TLS_CA")
+    if wanted:
+        return _verifying(environment, "REDIS_TLS_CA", authorities)
+    if authorities:
+        environment.errors.append("REDIS_TLS_CA is set without REDIS_TLS=true: nothing would be checked against it")
+    return None
+
+
+def _verifying(environment: Environment, name: str, authorities: str) -> SSLContext | None:
+    try:
+        return tls.verifying(authorities)
+    except ValueError as error:
+        environment.errors.append(f"{name} is wrong: {error}; it takes the text of a file that begins -----BEGIN")
+        return None
 
 
 def redis_appendfsync(environment: Environment) -> str:
@@ -129,7 +150,18 @@ def postgres_settings(environment: Environment) -> PostgresSettings:
         user=environment.text("PG_USER", "chatbot"),
         password=environment.text("PG_PASSWORD"),
         database=environment.text("PG_DATABASE", "chatbot"),
+        tls=_postgres_tls(environment),
     )
+
+
+def _postgres_tls(environment: Environment) -> SSLContext | None:
+    mode = environment.choice("PG_TLS", "disable", ("disable", "require", "verify-full"))
+    authorities = environment.text("PG_TLS_CA")
+    if mode == "verify-full":
+        return _verifying(environment, "PG_TLS_CA", authorities)
+    if authorities:
+        environment.errors.append(f"PG_TLS_CA is set with PG_TLS={mode}: only verify-full checks anything against it")
+    return tls.unverified() if mode == "require" else None
 
 
 def host(environment: Environment) -> str:

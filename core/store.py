@@ -66,6 +66,10 @@ SELECT epoch, lost, begun_at
  ORDER BY epoch"""
 
 
+# Counted no further: an operator does not look at a hundred thousand any differently than at ten.
+DEAD_LETTERS = "SELECT count(*) FROM (SELECT FROM dead_letters LIMIT 100000) AS letters"
+
+
 @dataclass(frozen=True, slots=True)
 class Reached:
     """How far PostgreSQL saw the queue come: its last epoch, the offset behind that one's last entry, a position.
@@ -104,6 +108,12 @@ async def losses(connection: "asyncpg.Connection[Any]") -> list[Loss]:
     return [Loss(row["epoch"], row["lost"], row["begun_at"]) for row in await connection.fetch(LOSSES)]
 
 
+async def dead_letters(connection: "asyncpg.Connection[Any]") -> int:
+    """How many entries wait in `dead_letters` for somebody to replay or drop them."""
+    count: int = await connection.fetchval(DEAD_LETTERS)
+    return count
+
+
 async def _prepare(connection: "asyncpg.Connection[Any]") -> None:
     # jsonb travels as the bytes that it already is: one version byte and the JSON text.
     await connection.set_type_codec(
@@ -122,6 +132,7 @@ def _arguments(settings: PostgresSettings, application: str) -> dict[str, Any]:
         "user": settings.user,
         "password": settings.password or None,
         "database": settings.database,
+        "ssl": settings.tls or False,
         "timeout": CONNECT_TIMEOUT_SECONDS,
         "command_timeout": COMMAND_TIMEOUT_SECONDS,
         "server_settings": {**SESSION, "application_name": application},

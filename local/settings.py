@@ -17,8 +17,8 @@ from worker import settings as worker_settings
 
 ENV_FILE = Path(".env")
 # What describes a store that is not embedded; none of it may reach the embedded one.
-REDIS_NAMES = ("REDIS_HOST", "REDIS_PORT", "REDIS_USERNAME", "REDIS_PASSWORD", "REDIS_TLS")
-POSTGRES_NAMES = ("PG_HOST", "PG_PORT", "PG_USER", "PG_PASSWORD", "PG_DATABASE")
+REDIS_NAMES = ("REDIS_HOST", "REDIS_PORT", "REDIS_USERNAME", "REDIS_PASSWORD", "REDIS_TLS", "REDIS_TLS_CA")
+POSTGRES_NAMES = ("PG_HOST", "PG_PORT", "PG_USER", "PG_PASSWORD", "PG_DATABASE", "PG_TLS", "PG_TLS_CA")
 
 
 class PortTakenError(Exception):

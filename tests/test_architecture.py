@@ -37,7 +37,7 @@ REDIS_CALLS = re.compile(
 REDIS_RECEIVERS = {"redis", "pipeline", "_redis"}
 # Of the connection, not of the data.
 NO_COMMANDS = {"ping", "aclose"}
-REDIS_FILE = re.compile(r"((core|worker)/queue|core/durability|api/(history\w*|lanes))\.py")
+REDIS_FILE = re.compile(r"((core|worker)/queue\w*|core/durability|api/(history\w*|lanes))\.py")
 LUA_FILE = re.compile(r"(core|api|worker)/scripts/\w+\.lua")
 
 # Where each of these takes the code of an error.

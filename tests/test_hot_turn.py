@@ -17,7 +17,7 @@ from redis.asyncio import Redis
 
 from api.history import LOCK_MS
 from api.history_scripts import script
-from core import queue
+from core import queue, queue_sample
 from core.queue import QUEUE
 from local.children import HOST
 from tests.chatting import ask, client_of, rest, stream, terminal_of, text_until, with_upstream
@@ -37,9 +37,9 @@ SCRIPTS = {
         ("finish", True, True),
         ("expired", True, False),
     )
-} | {queue._renew.sha: "renew"}  # noqa: SLF001 - a script is known by its hash
+} | {queue._renew.sha: "renew", queue_sample._sample.sha: "sample"}  # noqa: SLF001 - a script is known by its hash
 # Now and then for all turns of a process together: the sweeper, and who looks for lost epochs and for reports of them.
-OF_NO_TURN = {"expired", "renew", "SMEMBERS", "SREM"}
+OF_NO_TURN = {"expired", "renew", "sample", "SMEMBERS", "SREM"}
 names = itertools.count()
 
 

@@ -59,7 +59,7 @@ async def way(valkey: Part) -> AsyncIterator[Lossy]:
 @pytest.fixture
 async def client(way: Lossy) -> AsyncIterator[Redis]:
     """The product's own client, on a way on which replies may get lost."""
-    async with connect(RedisSettings("127.0.0.1", way.port, "", "", tls=False), 4) as one:
+    async with connect(RedisSettings("127.0.0.1", way.port, "", ""), 4) as one:
         await one.ping()
         yield one
 

@@ -100,7 +100,6 @@ async def test_what_is_queued_is_stored(
     assert await stored(connection) == ITEMS
     assert (await queue.status(redis)).leases == 0
     assert await metric(service, 'chatbot_worker_stored_entries_total{kind="item"}') == ITEMS
-    assert await metric(service, "chatbot_queue_depth") == 0
 
 
 async def under_way(redis: Redis) -> bool:

@@ -8,7 +8,9 @@ import sys
 from core import tracing
 from core.durability import verify
 from core.epochs import Epochs, nothing_remembered
+from core.metrics import tell_build
 from core.queue import connect
+from core.sampling import show_redis_pool
 from core.settings import Environment, SettingsError, report
 from core.telemetry import configure_logging
 from worker import commands, health
@@ -31,10 +33,11 @@ async def work(settings: Settings) -> int:
     async with (
         contextlib.aclosing(epochs),
         connect(settings.redis, REDIS_CONNECTIONS, epochs.greet) as redis,
-        health.serving(settings.host, settings.health_port, redis, [redis_outage, postgres_outage]),
+        health.serving(settings.host, settings.health_port, [redis_outage, postgres_outage]),
     ):
         verified = asyncio.create_task(verify(redis, settings.redis_appendfsync))
         stopped = asyncio.create_task(stop.wait())
+        show_redis_pool(redis.connection_pool)
         await asyncio.wait([verified, stopped], return_when=asyncio.FIRST_COMPLETED)
         if verified.done() and verified.result():
             return 2
@@ -52,6 +55,7 @@ def main() -> int:
     configure_logging(settings.log_level)
     if arguments.command is not None:
         return asyncio.run(commands.carry_out(arguments, settings))
+    tell_build("worker")
     tracing.start(settings.traces, "chatbot-worker")
     try:
         return asyncio.run(work(settings))

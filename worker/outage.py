@@ -5,8 +5,6 @@ import logging
 import random
 import time
 
-from core import metrics
-
 log = logging.getLogger(__name__)
 
 FIRST_PAUSE_SECONDS = 0.1
@@ -23,8 +21,6 @@ class Outage:
         self._stop = stop
         self._since = 0.0
         self._pause_seconds = FIRST_PAUSE_SECONDS
-        self._up = metrics.STORE_UP.labels(system)
-        self._up.set(0)
 
     async def pause(self, trouble: str) -> None:
         """Note what is wrong and wait a little longer than the last time; the process's stop ends the wait."""
@@ -32,7 +28,6 @@ class Outage:
             self._told = True
             self._since = time.monotonic()
             log.error("waiting", extra={"system": self.system, "trouble": trouble})
-            self._up.set(0)
         self.trouble = trouble
         # Jitter, so that not all workers come back in the same instant.
         seconds = self._pause_seconds * random.uniform(0.5, 1)  # noqa: S311 - nothing secret
@@ -44,7 +39,6 @@ class Outage:
 
     def over(self) -> None:
         self.trouble = None
-        self._up.set(1)
         if not self._told:
             return
         self._told = False

@@ -5,6 +5,7 @@ from enum import Enum, auto
 import asyncpg
 
 from core.store import UNREACHABLE
+from core.tls import refusal
 
 
 class Verdict(Enum):
@@ -43,6 +44,8 @@ def sqlstate(error: BaseException) -> str:
 
 
 def describe(error: BaseException) -> str:
-    """An error without its text, which can quote a row."""
+    """An error without its text, which can quote a row; what TLS refused is told in words."""
+    if told := refusal(error):
+        return told
     state = sqlstate(error)
     return f"{type(error).__name__} ({state})" if state else type(error).__name__

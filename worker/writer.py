@@ -15,6 +15,7 @@ from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
 from core.epochs import Epochs, nothing_shown
+from core.sampling import watch_loop, watch_queue
 from core.store import connect
 from worker import metrics, migrate, queue, store
 from worker.indexing import keep_indexed
@@ -71,7 +72,7 @@ class Lane:
 async def run(writer: Writer) -> None:
     """Work until `stop` is set, then finish or give back what is claimed."""
     async with asyncio.TaskGroup() as group:
-        keeping = (_renew(writer), writer.epochs.watch(), keep_indexed(writer))
+        keeping = (_renew(writer), writer.epochs.watch(), keep_indexed(writer), watch_queue(writer.redis), watch_loop())
         keepers = [group.create_task(keeper) for keeper in keeping]
         lanes = [group.create_task(_work(writer, Lane())) for _ in range(LANES)]
         await writer.stop.wait()
@@ -121,7 +122,7 @@ async def _claim(writer: Writer, lane: Lane) -> Lease | None:
         if not writer.backlog:
             writer.gather_until = time.monotonic() + GATHER_SECONDS
     except (RedisError, OSError) as error:
-        await writer.redis_outage.pause(f"Redis: {type(error).__name__}")
+        await writer.redis_outage.pause(f"Redis: {describe(error)}")
         return None
     return lease
 
@@ -156,7 +157,7 @@ async def _carry_alone(writer: Writer, lane: Lane, lease: Lease) -> None:
             failed = await queue.try_alone(writer.redis, lease)
         except (RedisError, OSError) as error:
             failed = None
-            await writer.redis_outage.pause(f"Redis: {type(error).__name__}")
+            await writer.redis_outage.pause(f"Redis: {describe(error)}")
         if failed is None:
             # Its lease is over or runs out.
             writer.held.pop(lease.token, None)
@@ -191,7 +192,7 @@ async def _acknowledge(writer: Writer, lease: Lease, stored: queue.Stored, start
             await queue.ack(writer.redis, lease, stored, writer.settings.expiration_seconds)
             break
         except (RedisError, OSError) as error:
-            await writer.redis_outage.pause(f"Redis: {type(error).__name__}")
+            await writer.redis_outage.pause(f"Redis: {describe(error)}")
             if writer.stop.is_set():
                 return
     seconds = time.monotonic() - started

@@ -9,6 +9,7 @@ from api import store
 from api.routes.edge import connections_of, json_response
 from core import queue
 from core.store import UNREACHABLE
+from core.tls import refusal
 
 router = APIRouter()
 
@@ -25,12 +26,20 @@ async def readyz(request: Request) -> Response:
     missing = []
     try:
         await queue.depth(connections.redis)
-    except RedisError:
-        missing.append("redis can't be reached: new stored turns are answered with 503")
+    except RedisError as error:
+        missing.append(f"redis can't be reached{_why(error)}: new stored turns are answered with 503")
     try:
         await store.ping(connections.store)
-    except UNREACHABLE:
-        missing.append("postgresql can't be reached: hot conversations go on, cold ones are answered with 503")
+    except UNREACHABLE as error:
+        missing.append(
+            f"postgresql can't be reached{_why(error)}: hot conversations go on, cold ones are answered with 503"
+        )
     draining = request.app.state.draining
     body = {"status": "draining" if draining else "ok", "missing": missing}
     return json_response(orjson.dumps(body), 503 if draining else 200)
+
+
+def _why(error: Exception) -> str:
+    """What an operator has to mend; whatever passes by itself needs no words."""
+    told = refusal(error)
+    return f" ({told})" if told else ""

@@ -79,6 +79,10 @@ key: {{ $upstream.existingSecretKey }}
 {{- else if $upstream.apiKey -}}
 name: {{ include "chatbot.secretName" . }}
 key: openai-api-key
+{{- else if .Values.existingSecret -}}
+name: {{ .Values.existingSecret }}
+key: openai-api-key
+optional: true
 {{- end }}
 {{- end }}
 

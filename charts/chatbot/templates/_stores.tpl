@@ -90,22 +90,6 @@
 {{- end }}
 {{- end }}
 
-{{/* Where traces go: (list $ "api"). */}}
-{{- define "chatbot.telemetryEnv" -}}
-{{- $telemetry := (index . 0).Values.telemetry }}
-{{- if $telemetry.otlpEndpoint }}
-- name: OTEL_EXPORTER_OTLP_ENDPOINT
-  value: {{ $telemetry.otlpEndpoint | quote }}
-{{- if $telemetry.headersSecret }}
-- name: OTEL_EXPORTER_OTLP_HEADERS
-  valueFrom:
-    secretKeyRef:
-      name: {{ $telemetry.headersSecret }}
-      key: {{ $telemetry.headersSecretKey }}
-{{- end }}
-{{- end }}
-{{- end }}
-
 {{/* A memory quantity of Kubernetes in bytes. */}}
 {{- define "chatbot.bytes" -}}
 {{- $text := . | toString }}

@@ -38,9 +38,13 @@ template:
         volumeMounts:
           - name: tmp
             mountPath: /tmp
-          {{- include "chatbot.authorityMounts" . | nindent 10 }}
+          {{- with include "chatbot.authorityMounts" . }}
+          {{- . | trim | nindent 10 }}
+          {{- end }}
     volumes:
       - name: tmp
         emptyDir: {}
-      {{- include "chatbot.authorityVolumes" . | nindent 6 }}
+      {{- with include "chatbot.authorityVolumes" . }}
+      {{- . | trim | nindent 6 }}
+      {{- end }}
 {{- end }}
