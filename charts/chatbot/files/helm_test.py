@@ -13,6 +13,7 @@ from typing import Any
 from core.settings import Environment, postgres_settings
 from core.store import UNREACHABLE, connect
 
+API_URL, WAIT_SECONDS = sys.argv[1], float(sys.argv[2])
 PAUSE_SECONDS = 0.2
 REQUEST_SECONDS = 120
 
@@ -22,7 +23,7 @@ def call(method: str, path: str, body: dict[str, Any] | None = None) -> Any:  # 
     if key := os.environ.get("API_KEY"):
         headers["Authorization"] = f"Bearer {key}"
     data = None if body is None else json.dumps(body).encode()
-    request = urllib.request.Request(os.environ["API_URL"] + path, data, headers, method=method)  # noqa: S310
+    request = urllib.request.Request(f"{API_URL}{path}", data, headers, method=method)  # noqa: S310
     with urllib.request.urlopen(request, timeout=REQUEST_SECONDS) as answer:  # noqa: S310
         return json.load(answer)
 
@@ -49,7 +50,7 @@ async def stored(conversation: str) -> list[str]:
 
 
 async def main() -> None:
-    end = time.monotonic() + float(os.environ["WAIT_SECONDS"])
+    end = time.monotonic() + WAIT_SECONDS
     try:
         conversation, answer = chat(f"tea-{secrets.token_hex(4)}")
     except urllib.error.HTTPError as error:

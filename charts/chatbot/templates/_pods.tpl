@@ -101,3 +101,33 @@ livenessProbe:
       requests:
         storage: {{ $persistence.size }}
 {{- end }}
+
+{{- define "chatbot.commonEnv" -}}
+- name: EXPIRATION_TIME
+  value: {{ .Values.expirationSeconds | int64 | quote }}
+{{ include "chatbot.logEnv" . }}
+{{- end }}
+
+{{- define "chatbot.logEnv" -}}
+- name: LOG_LEVEL
+  value: {{ .Values.logLevel }}
+{{- end }}
+
+{{/* (list $ (list "chatbot.redisEnv" …) extraEnv): the variables of these templates and the user's own, which replace them. */}}
+{{- define "chatbot.env" -}}
+{{- $root := index . 0 }}
+{{- $own := index . 2 }}
+{{- $taken := list }}
+{{- range $own }}
+{{- $taken = append $taken .name }}
+{{- end }}
+{{- $all := list }}
+{{- range $template := index . 1 }}
+{{- range include $template $root | fromYamlArray }}
+{{- if not (has .name $taken) }}
+{{- $all = append $all . }}
+{{- end }}
+{{- end }}
+{{- end }}
+{{- concat $all $own | toYaml }}
+{{- end }}

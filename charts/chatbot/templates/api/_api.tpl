@@ -52,12 +52,4 @@
   value: {{ $api.slowClientSeconds | int64 | quote }}
 - name: DRAIN_SECONDS
   value: {{ $api.drainSeconds | int64 | quote }}
-{{- include "chatbot.commonEnv" . }}
-{{- end }}
-
-{{- define "chatbot.commonEnv" }}
-- name: EXPIRATION_TIME
-  value: {{ .Values.expirationSeconds | int64 | quote }}
-- name: LOG_LEVEL
-  value: {{ .Values.logLevel }}
 {{- end }}

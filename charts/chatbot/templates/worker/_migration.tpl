@@ -25,12 +25,7 @@ template:
         command: [python, -m, worker]
         args: [migrate, --wait-seconds, {{ $migration.waitSeconds | int | quote }}]
         env:
-          - name: LOG_LEVEL
-            value: {{ .Values.logLevel }}
-          {{- include "chatbot.postgresqlEnv" . | nindent 10 }}
-          {{- with $worker.extraEnv }}
-          {{- toYaml . | nindent 10 }}
-          {{- end }}
+          {{- include "chatbot.env" (list . (list "chatbot.logEnv" "chatbot.postgresqlEnv") $worker.extraEnv) | nindent 10 }}
         resources:
           {{- toYaml $migration.resources | nindent 10 }}
         securityContext:

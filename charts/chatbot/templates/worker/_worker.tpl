@@ -34,3 +34,8 @@
 {{- end }}
 {{- end }}
 {{- end }}
+
+{{- define "chatbot.workerEnv" -}}
+- name: BATCH_ENTRIES
+  value: {{ .Values.worker.batchEntries | int64 | quote }}
+{{- end }}
