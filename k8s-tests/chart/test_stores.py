@@ -257,7 +257,7 @@ def test_every_process_reaches_the_bundled_stores(component: str) -> None:
         "chatbot",
         "chatbot",
     )
-    assert (redis.host, redis.port, redis.tls) == (f"{FULLNAME}-redis", 6379, False) or component == "migrate"
+    assert (redis.host, redis.port, redis.tls) == (f"{FULLNAME}-redis", 6379, None) or component == "migrate"
     services = {found["metadata"]["name"] for found in rendered.of("Service")}
     assert {f"{FULLNAME}-redis", f"{FULLNAME}-postgresql"} <= services
 
