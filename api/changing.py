@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 
 import orjson
 
-from api import errors, history_changes
+from api import errors, history_changes, metrics
 from api.connections import Connections
 from api.history_changes import Changed
 from api.idempotency import Idempotency
@@ -94,7 +94,9 @@ async def change(
     while True:
         changed = await attempt()
         match changed.reason:
-            case "ok" | "no_item" | "replay":
+            case "ok" | "no_item" | "replay" as reason:
+                if reason == "replay":
+                    metrics.REPLAYS.inc()
                 connections.ring.keep(connections.epochs, changed.queued)
                 return changed
             case "cold":

@@ -16,7 +16,7 @@ from api.connections import Connections
 from api.lanes import Lanes
 from api.ring import Ring
 from api.routes import chat, conversations, health, models, pages, responses
-from api.routes.edge import add_error_answers
+from api.routes.answers import add_error_answers
 from api.settings import Settings
 from api.tenants import Keyring
 from api.turn.orphans import sweep

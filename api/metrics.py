@@ -22,8 +22,10 @@ REQUEST_SECONDS = Histogram(
     buckets=ANSWER_BUCKETS,
 )
 ERRORS = Counter("chatbot_http_errors", "Requests answered with an error, by its code.", ["code"])
+# Looking a labelled counter up costs five times as much as counting; there are as many as the catalogue has codes.
+errors_of = functools.cache(ERRORS.labels)
 TENANT_REQUESTS = Counter("chatbot_tenant_requests", "Requests to /v1 by the name of their API key.", ["tenant", "key"])
-# Looking a labelled counter up costs five times as much as counting; there are as many as keys.
+# As many as keys.
 tenant_requests_of = functools.cache(TENANT_REQUESTS.labels)
 RATE_LIMITED = Counter(
     "chatbot_tenant_rate_limited", "Requests refused by a limit of their tenant: requests, tokens.", ["tenant", "limit"]
@@ -36,6 +38,9 @@ TURNS = Counter(
     "Turns ended, by the status of their response; unknown: it could not be written; handed_over: to another process.",
     ["status"],
 )
+turns_of = functools.cache(TURNS.labels)
+for status in ("completed", "incomplete", "failed", "cancelled", "unknown", "handed_over"):
+    TURNS.labels(status)
 TURNS_RUNNING = Gauge("chatbot_turns_running", "Turns that this process runs right now.")
 TURN_SECONDS = Histogram(
     "chatbot_turn_duration_seconds", "From the begun turn to its end, all of its answer in it.", buckets=ANSWER_BUCKETS
@@ -52,7 +57,7 @@ FINISH_SECONDS = Histogram(
 )
 FIRST_TOKEN_SECONDS = Histogram(
     "chatbot_time_to_first_token_seconds",
-    "Streamed turns: from the request to the first piece of its answer. Models that are not configured: other.",
+    "Streamed turns: from the request, once it is read, to the first piece of its answer.",
     ["model"],
     buckets=FIRST_TOKEN_BUCKETS,
 )
@@ -73,6 +78,7 @@ REPLAYS = Counter("chatbot_idempotent_replays", "Requests answered with what the
 HISTORY_READS = Counter(
     "chatbot_history_reads", "Histories that turns began with: hit, or miss when Redis had no hot copy.", ["outcome"]
 )
+HISTORY_HITS, HISTORY_MISSES = HISTORY_READS.labels("hit"), HISTORY_READS.labels("miss")
 REBUILDS = Counter("chatbot_history_rebuilds", "Conversations loaded from PostgreSQL because Redis had no hot copy.")
 ENQUEUED = Counter("chatbot_queue_enqueued_entries", "Entries that this process has put into the queue.")
 QUEUE_LIMIT = Gauge("chatbot_queue_limit_entries", "At this depth new turns are refused (`QUEUE_LIMIT`).")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from api import history_losses
+from api import history_losses, metrics
 from api.history_losses import Ended
 from core import queue
 from core.epochs import Epochs
@@ -50,6 +50,7 @@ class Ring:
         """None: a repetition after a lost reply, which tells nothing."""
         if receipt is None:
             return
+        metrics.ENQUEUED.inc(len(receipt.entries))
         epochs.saw(receipt.epoch, receipt.end)
         one = Kept(time.monotonic(), receipt, ended)
         if epochs.is_over(receipt.epoch):

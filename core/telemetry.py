@@ -7,9 +7,15 @@ passed, without its own text: a database's error text can quote a row.
 import logging
 import sys
 import traceback
+from contextvars import ContextVar
 from datetime import UTC, datetime
 
 import orjson
+
+from core import tracing
+
+REQUEST_ID: ContextVar[str] = ContextVar("request_id", default="")
+"""The request that is served, or was when a task began that goes on without it."""
 
 # What every record has; anything else came as `extra`.
 _STANDARD = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName", "color_message"}
@@ -23,6 +29,8 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": record.getMessage(),
         }
+        whence = (("request_id", REQUEST_ID.get()), ("trace_id", tracing.trace_id()))
+        line.update((name, value) for name, value in whence if value)
         line.update((name, value) for name, value in vars(record).items() if name not in _STANDARD)
         if record.exc_info and record.exc_info[1]:
             line["exception"] = _exception(record.exc_info[1])

@@ -2,16 +2,15 @@
 
 import hashlib
 import logging
+import time
 from collections.abc import Awaitable, Callable
 from typing import cast
 
 from fastapi import FastAPI, Request
 from redis.exceptions import OutOfMemoryError, RedisError
 from starlette.datastructures import Headers
-from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect
 from starlette.responses import Response
-from starlette.routing import Match
 from starlette.types import Message, Receive, Scope, Send
 
 from api import errors, metrics
@@ -19,9 +18,11 @@ from api.connections import Connections
 from api.errors import ApiError
 from api.idempotency import NOT_IDEMPOTENT, Idempotency
 from api.ids import CONVERSATION, is_id, new_id
+from api.routes.counting import count_request, route_of
 from api.tenants import Caller, Keyring
 from api.tenants import Scope as Right
 from api.upstream.exchange import UpstreamError
+from core.telemetry import REQUEST_ID
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +59,14 @@ class Edge:
         if scope["type"] != "http":
             await (self._open if scope["type"] == "websocket" else self._app)(scope, receive, send)
             return
-        request_id = new_id("req_").encode()
+        began, request_id = time.perf_counter(), new_id("req_")
+        REQUEST_ID.set(request_id)
+        try:
+            await self._serve_http(scope, receive, send, request_id.encode())
+        finally:
+            count_request(scope, HOT_PATH if scope["path"] == HOT_PATH else route_of(scope), began)
+
+    async def _serve_http(self, scope: Scope, receive: Receive, send: Send, request_id: bytes) -> None:
         needed: Right = "read" if scope["method"] in READING or scope["path"] == COUNTING_PATH else "write"
         refused = self._admit(scope, needed) if scope["path"].startswith("/v1") else None
         if refused is not None:
@@ -69,6 +77,7 @@ class Edge:
             await self._app(scope, receive, _with_headers(send, scope, request_id))
             return
         response.raw_headers += _every_answers_headers(scope, request_id)
+        scope["answered"] = response.status_code
         await response(scope, receive, send)
 
     async def _open(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -122,6 +131,7 @@ def _from_here(headers: Headers) -> bool:
 def _with_headers(send: Send, scope: Scope, request_id: bytes) -> Send:
     async def send_with_headers(message: Message) -> None:
         if message["type"] == "http.response.start":
+            scope["answered"] = message["status"]
             message["headers"] = [*message["headers"], *_every_answers_headers(scope, request_id)]
         await send(message)
 
@@ -192,6 +202,7 @@ async def read_body(request: Request, limit_bytes: int) -> bytes:
 
 
 def error_response(error: ApiError) -> Response:
+    metrics.errors_of(error.code).inc()
     return Response(error.body(), error.status, headers=error.headers, media_type="application/json")
 
 
@@ -219,29 +230,3 @@ def _upstream_error(error: UpstreamError) -> ApiError:
         seconds = RATE_LIMIT_RETRY_SECONDS
     headers = {} if seconds is None else {"retry-after": str(max(1, round(seconds)))}
     return errors.from_upstream(error.status, error.code, error.message, error.param, headers)
-
-
-def _allowed(request: Request) -> list[str]:
-    """What the path takes: several routes may share it, and each knows only its own method."""
-    routes = request.app.router.routes
-    return [
-        method
-        for method in METHODS
-        if any(route.matches({**request.scope, "method": method})[0] is Match.FULL for route in routes)
-    ]
-
-
-def add_error_answers(app: FastAPI) -> None:
-    """Everything that goes wrong leaves in OpenAI's shape."""
-
-    async def on_error(_: Request, error: Exception) -> Response:
-        return error_response(told(error))
-
-    async def on_http_error(request: Request, error: Exception) -> Response:
-        if cast("HTTPException", error).status_code == 405:
-            return error_response(errors.method_not_allowed(request.method, request.url.path, _allowed(request)))
-        return error_response(errors.unknown_url(request.method, request.url.path))
-
-    for kind in (ApiError, UpstreamError, RedisError, Exception):
-        app.add_exception_handler(kind, on_error)
-    app.add_exception_handler(HTTPException, on_http_error)

@@ -10,6 +10,7 @@ from redis.exceptions import RedisError
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from api import metrics
 from api.errors import ApiError
 from api.turn.events import DONE, error_frame
 from api.turn.follow import CutError, DeletedError
@@ -34,6 +35,10 @@ class EventStream(Response):
         self._on_leave = on_leave
 
     async def __call__(self, _: Scope, receive: Receive, send: Send) -> None:
+        with metrics.STREAMS.track_inprogress():
+            await self._send(receive, send)
+
+    async def _send(self, receive: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
         if self._on_leave is None:
             await self._send_events(send)

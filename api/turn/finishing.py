@@ -10,7 +10,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from api import errors, history
+from api import errors, history, metrics
 from api.connections import Connections
 from api.history import Outcome
 from api.history_losses import Ended
@@ -20,6 +20,7 @@ from api.turn.body import Verdict, conclude, with_output
 from api.turn.ending import make_ending
 from api.turn.events import terminal_frame
 from api.turn.running import Turn
+from core import tracing
 
 log = logging.getLogger(__name__)
 Json = dict[str, Any]
@@ -44,7 +45,10 @@ async def finish(connections: Connections, turn: Turn, question: Question, answe
     final, body, terminal = close_answer(turn, question, answer, verdict)
     log_blob = turn.unlogged() + terminal
     ending = make_ending(turn.response, final, question.inputs, answer.items, body, log_blob, turn.sequence)
-    match await _persist(connections, turn, ending):
+    began = time.monotonic()
+    outcome = await _persist(connections, turn, ending)
+    metrics.FINISH_SECONDS.observe(time.monotonic() - began, tracing.exemplar())
+    match outcome:
         case "ok":
             turn.body = body
             if turn.streamed:

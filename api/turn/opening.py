@@ -7,7 +7,7 @@ from typing import NoReturn
 
 from redis.exceptions import RedisError
 
-from api import errors, history, store
+from api import errors, history, metrics, store
 from api.connections import Connections
 from api.history import Begun, Opening, Refused
 from api.ids import CONVERSATION
@@ -51,10 +51,14 @@ async def _open(connections: Connections, opening: Opening) -> Begun:
     """Begin, and begin again after mending what was in the way."""
     limit = connections.settings.queue_limit
     previous_thread, previous_end = "", None
+    missed = False
     while True:
         outcome = await history.begin(connections.lanes, opening, limit, previous_thread, previous_end)
         if isinstance(outcome, Begun):
+            if opening.conversation or opening.previous_response:
+                (metrics.HISTORY_MISSES if missed else metrics.HISTORY_HITS).inc()
             return outcome
+        missed = missed or outcome.reason in ("cold", "response_cold")
         match outcome.reason:
             case "cold":
                 param = "conversation" if opening.conversation else "previous_response_id"
@@ -106,6 +110,7 @@ def _refuse(opening: Opening, refused: Refused) -> NoReturn:
         case "response_empty":
             raise errors.previous_response_empty(previous)
         case "locked" | "expired":
+            metrics.LOCKS_REFUSED.inc()
             raise errors.conversation_locked(conversation, refused.detail)
         case "queue_full" | "idempotency_key_reused" as reason:
             refusal = PLAIN_REFUSALS[reason]()
@@ -113,6 +118,7 @@ def _refuse(opening: Opening, refused: Refused) -> NoReturn:
         case "rate_limited":
             raise opening.allowance.refusal(opening.tenant, opening.tokens)
         case "replay":
+            metrics.REPLAYS.inc()
             raise Replay(refused.detail)
         case reason:
             raise AssertionError(f"{reason} was answered before")

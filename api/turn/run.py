@@ -11,7 +11,7 @@ from typing import Any
 import orjson
 from redis.exceptions import RedisError
 
-from api import errors, history_orphans, metrics
+from api import errors, history_orphans
 from api.connections import Connections
 from api.errors import ApiError
 from api.recent import Remembered
@@ -19,11 +19,13 @@ from api.turn.answer import Answer
 from api.turn.asking import Question, make_ask, resolve_references
 from api.turn.body import COMPLETED, Verdict
 from api.turn.finishing import close_answer, finish
+from api.turn.measuring import label_of, line, measure
 from api.turn.running import Interruption, Turn
 from api.turn.shaping import relay_shaped
 from api.upstream.exchange import Ask, Finish, UpstreamError
 from api.upstream.messages import callable_tools
 from api.upstream.routing import Routing
+from core import tracing
 
 log = logging.getLogger(__name__)
 Json = dict[str, Any]
@@ -41,7 +43,7 @@ async def run_stored(
     `generation` names the hot list that the history was read from, if that may be remembered; `told` are the kinds of
     events that the log has from a process before this one.
     """
-    async with _framed(connections, turn):
+    async with _framed(connections, turn, question):
         connections.running[turn.response] = turn
         answer = Answer(turn.emit)
         announce(turn, question.start, told)
@@ -57,7 +59,7 @@ async def run_stored(
 
 async def run_unstored(connections: Connections, turn: Turn, question: Question) -> None:
     """The same without a trace: nothing was begun, nothing is written."""
-    async with _framed(connections, turn):
+    async with _framed(connections, turn, question):
         connections.unstored.add(turn)
         answer = Answer(turn.emit)
         announce(turn, question.start)
@@ -70,8 +72,8 @@ async def run_unstored(connections: Connections, turn: Turn, question: Question)
 
 
 @contextlib.asynccontextmanager
-async def _framed(connections: Connections, turn: Turn) -> AsyncIterator[None]:
-    began = time.monotonic()
+async def _framed(connections: Connections, turn: Turn, question: Question) -> AsyncIterator[None]:
+    turn.course.model, turn.course.begun_at = question.start["model"], time.monotonic()
     try:
         yield
     except Exception as error:
@@ -81,11 +83,14 @@ async def _framed(connections: Connections, turn: Turn) -> AsyncIterator[None]:
         connections.running.pop(turn.response, None)
         connections.unstored.discard(turn)
         turn.end()
-        seconds = time.monotonic() - began
-        metrics.TURNS.labels(turn.status).inc()
-        metrics.TURN_SECONDS.observe(seconds)
-        names = {"response": turn.response, "conversation": turn.thread, "tenant": turn.tenant}
-        log.info("turn", extra={**names, "status": turn.status, "seconds": round(seconds, 4)})
+        measure(turn.course, turn.status, label_of(connections, turn.course.model))
+        log.info("turn", extra=_line(turn))
+
+
+def _line(turn: Turn) -> dict[str, object]:
+    names = {"response": turn.response, "conversation": turn.thread, "tenant": turn.tenant, "status": turn.status}
+    error = {} if turn.failure is None else {"error": tracing.error_type(turn.failure)}
+    return {**names, **error, "streamed": turn.streamed, "stored": turn.stored, **line(turn.course)}
 
 
 async def wait_for_body(turn: Turn) -> bytes:
@@ -109,7 +114,10 @@ async def _answer(connections: Connections, turn: Turn, question: Question, answ
         once = functools.partial(relay, connections.upstream, turn=turn, answer=answer)
         # Who sends the whole conversation each time has its last turn for new.
         newest = len(inputs) if past else 1
-        await relay_shaped(connections.upstream, question.request, ask, items, newest, answer, once)
+        try:
+            await relay_shaped(connections.upstream, question.request, ask, items, newest, answer, once)
+        finally:
+            turn.course.usage = answer.usage
     except (UpstreamError, ApiError) as error:
         turn.failure = error
         if not turn.streamed:
@@ -142,12 +150,13 @@ def announce(turn: Turn, start: Json, told: frozenset[bytes] = frozenset()) -> N
 async def relay(upstream: Routing, ask: Ask, turn: Turn, answer: Answer) -> None:
     """Pass every piece of the answer on as it comes."""
     if not turn.streamed:
-        answer.add_all(await upstream.complete(ask))
+        answer.add_all(await upstream.complete(ask, turn.course.answered))
         return
     turn.repeatable = turn.repeatable and not answer.produced  # a summary may stand there already
-    async with contextlib.aclosing(upstream.stream(ask)) as pieces:
+    async with contextlib.aclosing(upstream.stream(ask, turn.course.answered)) as pieces:
         async for deltas in pieces:
             answer.add_all(deltas)
+            turn.course.piece()
             turn.repeatable = turn.repeatable and not answer.produced
             turn.notify()
             await turn.room()

@@ -5,6 +5,7 @@ import time
 from typing import Any, Literal
 
 from api.turn.events import frame
+from api.turn.measuring import Course
 
 # Frames kept beyond the logged ones for readers who are a little behind; a slower one reads the log in Redis.
 KEPT_FRAMES = 256
@@ -46,6 +47,7 @@ class Turn:
         self.finishing = False
         """From here on nothing may interrupt it: its outcome is being written."""
         self.ended = False
+        self.course = Course()
         self.status = "unknown"
         self.body: bytes | None = None
         """The final body, once it is safe to show."""

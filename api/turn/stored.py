@@ -1,9 +1,11 @@
 """Turns that are kept: begun in Redis, run in a task of their own, written at their end."""
 
+import time
 from typing import Any
 
 import orjson
 
+from api import metrics
 from api.connections import Connections
 from api.history import Opening
 from api.idempotency import Idempotency
@@ -16,6 +18,7 @@ from api.turn.opening import new_token, open_turn
 from api.turn.run import run_stored
 from api.turn.running import Turn
 from api.turn.takeup import body_to_repeat
+from core import tracing
 
 Json = dict[str, Any]
 
@@ -31,6 +34,7 @@ async def start_turn(
 
     `before` is what an unstored response that it continues had read and said; it is stored along.
     """
+    asked_at = time.monotonic()
     tenant, response, token = caller.tenant, new_id("resp_"), new_token()
     model = request.model or connections.settings.model
     connections.upstream.route(model)  # nothing is begun for a model that nobody answers for
@@ -58,8 +62,10 @@ async def start_turn(
         tokens=expected_tokens(caller.allowance, request, inputs),
     )
     begun = await open_turn(connections, opening)
+    metrics.BEGIN_SECONDS.observe(time.monotonic() - asked_at, tracing.exemplar())
     past = known.items[: begun.left_out] + [orjson.loads(item) for item in begun.items]
     turn = Turn(tenant, response, begun.thread, token, streamed=streamed)
+    turn.course.asked_at = asked_at
     turn.start, turn.repeatable = start, request.background
     question = Question(request, start, past, inputs)
     turn.task = connections.tasks.create_task(run_stored(connections, turn, question, begun.generation))

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from typing import Any
 
 import orjson
@@ -20,6 +21,7 @@ from api.turn.body import COMPLETED, conclude, skeleton, with_output
 from api.turn.compaction import summarize
 from api.turn.ending import used_tokens
 from api.turn.events import terminal_frame
+from api.turn.measuring import count_tokens, label_of
 from api.turn.memory import compaction_item, context_of
 from api.turn.opening import check_conversation
 from api.turn.run import announce, run_unstored
@@ -63,7 +65,7 @@ async def prepare(connections: Connections, caller: Caller, request: CreateRespo
 async def _make(
     connections: Connections, caller: Caller, request: CreateResponse, past: list[Json] | None
 ) -> tuple[Turn, Question, int]:
-    tenant = caller.tenant
+    tenant, asked_at = caller.tenant, time.monotonic()
     model = request.model or connections.settings.model
     connections.upstream.route(model)  # nothing is read for a model that nobody answers for
     if past is None:
@@ -72,6 +74,7 @@ async def _make(
     taken = await _take(connections, caller, request, inputs)
     response = new_id("resp_")
     turn = Turn(tenant, response, "", "", streamed=request.stream, stored=False)
+    turn.course.asked_at = asked_at
     start = skeleton(request, response, model, request.conversation_id)
     return turn, Question(request, start, past, inputs), taken
 
@@ -131,6 +134,7 @@ async def compact_history(
     items, _ = await resolve_references(connections, caller.tenant, past, inputs)
     taken = await _take(connections, caller, request, inputs)
     summary, usage = await summarize(connections.upstream, model, context_of(items), request.instructions)
+    count_tokens(label_of(connections, model), usage)
     await _settle(connections, caller, usage.input_tokens + usage.output_tokens - taken)
     asked = [item for item in items if item["type"] == "message" and item["role"] in ASKING]
     return [*asked, compaction_item(summary, 0)], usage

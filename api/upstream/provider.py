@@ -15,6 +15,7 @@ from api.upstream.exchange import Ask, Count, Delta, Stream, Upstream, UpstreamE
 from api.upstream.failures import PassingError, ProviderError
 from api.upstream.http import HttpUpstream
 from api.upstream.settings import ProviderSettings
+from core import tracing
 
 T = TypeVar("T")
 FIRST_PAUSE_SECONDS = 0.25
@@ -39,6 +40,7 @@ class Provider:
         self._places = None if most is None else asyncio.Semaphore(most)
         self._breaker = Breaker(name, settings.breaker)
         self._upstream = _upstream(settings)
+        self._seconds = metrics.UPSTREAM_SECONDS.labels(name)
         self._attempts = metrics.UPSTREAM_ATTEMPTS.labels(name)
 
     async def begin(self, ask: Ask) -> Stream:
@@ -83,11 +85,13 @@ class Provider:
         """One try."""
         trial = self._breaker.admit()
         self._attempts.inc()
+        began = time.monotonic()
         try:
             answer = await call(ask)
         except UpstreamError as error:
             self._count(error, trial=trial)
             raise
+        self._seconds.observe(time.monotonic() - began, tracing.exemplar())
         if trial:
             self._breaker.succeeded(trial=True)
         return answer

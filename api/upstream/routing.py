@@ -18,6 +18,13 @@ T = TypeVar("T")
 LIST_SECONDS = 10.0
 MOST_NAMES_TOLD = 50
 
+Chosen = Callable[[str], None]
+"""Called with the name of the provider that answers."""
+
+
+def nobody(_: str) -> None:
+    """Who asks does not want to know."""
+
 
 class Target(NamedTuple):
     provider: Provider
@@ -106,11 +113,16 @@ class Routing:
         """Raises UpstreamError 404 for a model that nobody answers for."""
         return self._table.route(model)
 
-    async def stream(self, ask: Ask) -> AsyncGenerator[list[Delta], None]:
+    def names(self, model: str) -> bool:
+        """Whether it is configured under this name, and not only answered for by `*`."""
+        return model != ANY_MODEL and model in self._table.routes
+
+    async def stream(self, ask: Ask, chosen: Chosen = nobody) -> AsyncGenerator[list[Delta], None]:
         """What each network read brought (a list that is never empty), in order, and last Usage and Finish; who leaves
         early closes it (`contextlib.aclosing`)."""
         with self._current() as table:
             provider, stream = await _answered(table, ask, Provider.begin)
+            chosen(provider.name)
             failure, whole = None, False
             try:
                 deltas = stream.first
@@ -125,9 +137,11 @@ class Routing:
                 stream.close()
                 provider.end(failure, whole=whole)
 
-    async def complete(self, ask: Ask) -> list[Delta]:
+    async def complete(self, ask: Ask, chosen: Chosen = nobody) -> list[Delta]:
         with self._current() as table:
-            return (await _answered(table, ask, Provider.complete))[1]
+            provider, deltas = await _answered(table, ask, Provider.complete)
+            chosen(provider.name)
+            return deltas
 
     async def count(self, ask: Ask) -> Count:
         """As the provider counts that is asked first."""
