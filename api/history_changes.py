@@ -9,7 +9,8 @@ from redis.asyncio import Redis
 from api.history_scripts import script
 from api.idempotency import NOT_IDEMPOTENT, Idempotency
 from api.store import StoredConversation
-from core.entry import Kind, item_tail, tail
+from core import tracing
+from core.entry import Kind, item_tail, tail, trace_word
 from core.queue import Receipt, receipt
 
 # A loader that takes longer has lost its right to warm.
@@ -190,22 +191,27 @@ async def append(
     `ids` are those that the answer needs beside the request, for its repetition.
     """
     once = (idempotency.key, idempotency.request_hash, ids, idempotency.seconds)
-    tails = (item_tail(item_id, None, body) for item_id, body in items)
-    create = created_at is not None
+    trace = tracing.carried()
+    # The entry of the metadata, if there is one, is the first.
+    tails = [
+        item_tail(item_id, None, body, "" if metadata or index else trace)
+        for index, (item_id, body) in enumerate(items)
+    ]
+    create, word = created_at is not None, trace_word(trace)
     reply = await _append(
-        redis, tenant, conversation, int(create), queue_limit, created_at or 0, metadata, _token(), *once, *tails
+        redis, tenant, conversation, int(create), queue_limit, created_at or 0, metadata, _token(), *once, word, *tails
     )
     return _changed(reply)
 
 
 async def delete_conversation(redis: Redis, tenant: str, conversation: str) -> Changed:
     """The hot copy goes at once; the bodies and event logs of its responses when the worker has stored the delete."""
-    entry = tail(Kind.DELETE_CONVERSATION, conversation)
+    entry = tail(Kind.DELETE_CONVERSATION, conversation, trace=tracing.carried())
     return _changed(await _delete_conversation(redis, tenant, conversation, _token(), entry))
 
 
 async def delete_item(redis: Redis, tenant: str, conversation: str, item: str) -> Changed:
-    entry = tail(Kind.DELETE_ITEM, item)
+    entry = tail(Kind.DELETE_ITEM, item, trace=tracing.carried())
     return _changed(await _delete_item(redis, tenant, conversation, _token(), item, entry))
 
 
@@ -213,6 +219,6 @@ async def delete_response(
     redis: Redis, tenant: str, response: str, thread: str, first: int | None, last: int | None
 ) -> Changed:
     """`thread`, `first` and `last` (positions) are PostgreSQL's answer about a response that Redis does not know."""
-    entry = tail(Kind.DELETE_RESPONSE, response)
+    entry = tail(Kind.DELETE_RESPONSE, response, trace=tracing.carried())
     bounds = ("" if first is None else first, "" if last is None else last)
     return _changed(await _delete_response(redis, tenant, response, _token(), entry, thread, *bounds))

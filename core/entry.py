@@ -14,6 +14,9 @@ The position is assigned by Redis in the script that enqueues, so the API brings
 | delete_conversation, delete_item | what is deleted | | empty |
 | delete_response | response id | in a hidden thread: the positions of its first and last item | empty |
 
+Behind these, an entry whose writer is traced may have the word `trace:TRACE-SPAN.` (docs/adr/0016-traces.md). Who reads
+a header takes no notice of words that it does not know.
+
 A response's position is that of its first item, 0 when it left the conversation as it was (then its body has `input`).
 """
 
@@ -24,10 +27,16 @@ VERSION = "1"
 NO_RESPONSE = "-"
 # The last word of a header whose conversation had no hot copy to count it in `unstored` when it was queued.
 UNCOUNTED = "uncounted"
+# Before the span that wrote an entry. A dot is behind it, for Redis's scripts look for pairs of numbers in headers.
+TRACE = " trace:"
+TRACE_CHARACTERS = 49
 # Far above what ids and tenants need, and small enough for any index on them.
 MAX_HEADER_BYTES = 1024
 # Microseconds of Unix time have 16 until the year 2286. Redis's scripts can't count further either.
 MAX_POSITION_DIGITS = 16
+
+
+_TRACE = TRACE.encode()
 
 
 class Kind(StrEnum):
@@ -58,16 +67,30 @@ class Entry(NamedTuple):
     body: bytes
 
 
-def item_tail(item_id: str, response_id: str | None, body: bytes) -> bytes:
-    return f"{Kind.ITEM} {item_id} {response_id or NO_RESPONSE}\n".encode() + body
+def item_tail(item_id: str, response_id: str | None, body: bytes, trace: str = "") -> bytes:
+    return f"{Kind.ITEM} {item_id} {response_id or NO_RESPONSE}{trace_word(trace)}\n".encode() + body
 
 
-def response_tail(response_id: str, input_count: int, output_count: int, body: bytes) -> bytes:
-    return f"{Kind.RESPONSE} {response_id} {input_count} {output_count}\n".encode() + body
+def response_tail(response_id: str, input_count: int, output_count: int, body: bytes, trace: str = "") -> bytes:
+    return f"{Kind.RESPONSE} {response_id} {input_count} {output_count}{trace_word(trace)}\n".encode() + body
 
 
-def tail(kind: Kind, entry_id: str, body: bytes = b"") -> bytes:
-    return f"{kind} {entry_id}\n".encode() + body
+def tail(kind: Kind, entry_id: str, body: bytes = b"", trace: str = "") -> bytes:
+    return f"{kind} {entry_id}{trace_word(trace)}\n".encode() + body
+
+
+def trace_word(trace: str) -> str:
+    """`trace`: as tracing.carried gives it. One entry of those that a step writes has it."""
+    return f"{TRACE}{trace}." if trace else ""
+
+
+def trace_of(entry: bytes) -> str:
+    """The span that wrote an entry, as tracing.read_carried takes it; empty for most."""
+    at = entry.find(_TRACE, 0, MAX_HEADER_BYTES)
+    if at < 0 or entry.find(b"\n", 0, at) >= 0:
+        return ""
+    start = at + len(_TRACE)
+    return entry[start : start + TRACE_CHARACTERS].decode("latin-1")
 
 
 def parse(entry: bytes) -> Entry:

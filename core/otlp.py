@@ -13,17 +13,28 @@ from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExport
 from opentelemetry.sdk.resources import SERVICE_NAME, SERVICE_VERSION, Resource
 from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
-from opentelemetry.sdk.trace.sampling import ALWAYS_OFF, ALWAYS_ON, ParentBased, Sampler, TraceIdRatioBased
+from opentelemetry.sdk.trace.sampling import (
+    ALWAYS_OFF,
+    ALWAYS_ON,
+    Decision,
+    ParentBased,
+    Sampler,
+    SamplingResult,
+    TraceIdRatioBased,
+)
 from opentelemetry.trace import (
+    Link,
     NonRecordingSpan,
     Span,
     SpanContext,
     SpanKind,
     StatusCode,
     TraceFlags,
+    TraceState,
     set_span_in_context,
 )
 from opentelemetry.util.re import parse_env_headers
+from opentelemetry.util.types import Attributes as OtelAttributes
 
 from core.settings import TraceSettings
 from core.tracing import Attributes, Kind, Place
@@ -79,13 +90,22 @@ class Collector:
         for logger in CHATTY:
             logging.getLogger(logger).setLevel(logging.CRITICAL)
 
-    def begin(self, name: str, kind: Kind, parent: Span | None, attributes: Attributes | None) -> Span:
+    def begin(
+        self,
+        name: str,
+        kind: Kind,
+        parent: Span | None,
+        attributes: Attributes | None,
+        *,
+        links: Sequence[Place] = (),
+        start_ns: int | None = None,
+    ) -> Span:
         context = Context() if parent is None else set_span_in_context(parent, Context())
-        return self._tracer.start_span(name, context, KINDS[kind], attributes)
+        linked = [Link(_context(place)) for place in links]
+        return self._tracer.start_span(name, context, KINDS[kind], attributes, linked, start_ns)
 
     def remote(self, place: Place) -> Span:
-        flags = TraceFlags(TraceFlags.SAMPLED if place.sampled else TraceFlags.DEFAULT)
-        return NonRecordingSpan(SpanContext(place.trace_id, place.span_id, is_remote=True, trace_flags=flags))
+        return NonRecordingSpan(_context(place))
 
     def fail(self, span: Span, kind: str) -> None:
         span.set_attribute("error.type", kind)
@@ -100,8 +120,31 @@ class Collector:
             log.warning("the last traces were not sent: the collector does not answer")
 
 
+def _context(place: Place) -> SpanContext:
+    flags = TraceFlags(TraceFlags.SAMPLED if place.sampled else TraceFlags.DEFAULT)
+    return SpanContext(place.trace_id, place.span_id, is_remote=True, trace_flags=flags)
+
+
+class LinkedToo(ParentBased):
+    """What is linked to something sampled is sampled like a part of it: a batch with a sampled turn in it."""
+
+    def should_sample(
+        self,
+        parent_context: Context | None,
+        trace_id: int,
+        name: str,
+        kind: SpanKind | None = None,
+        attributes: OtelAttributes = None,
+        links: Sequence[Link] | None = None,
+        trace_state: TraceState | None = None,
+    ) -> SamplingResult:
+        if any(link.context.trace_flags.sampled for link in links or ()):
+            return SamplingResult(Decision.RECORD_AND_SAMPLE, attributes)
+        return super().should_sample(parent_context, trace_id, name, kind, attributes, links, trace_state)
+
+
 def _sampler(settings: TraceSettings) -> Sampler:
     kind = settings.sampler.removeprefix("parentbased_")
     ratio = TraceIdRatioBased(settings.ratio)
     root = {"always_on": ALWAYS_ON, "always_off": ALWAYS_OFF, "traceidratio": ratio}[kind]
-    return root if kind == settings.sampler else ParentBased(root)
+    return root if kind == settings.sampler else LinkedToo(root)

@@ -76,9 +76,15 @@ class Script:
         """Of one call, where that is traced."""
         if tracing.recorded() is None:
             return tracing.NOTHING
-        return tracing.span(f"EVALSHA {self._name}", "client", self.attributes(redis))
+        return tracing.span(f"EVALSHA {self._name}", "client", self._attributes(redis))
 
-    def attributes(self, redis: Redis) -> tracing.Attributes:
+    def record(self, redis: Redis, start_ns: int, end_ns: int | None = None, error: Exception | None = None) -> None:
+        """A call that is over, as a part of what is traced now."""
+        if tracing.recorded() is not None:
+            name, told = f"EVALSHA {self._name}", self._attributes(redis)
+            tracing.record(name, "client", told, start_ns=start_ns, end_ns=end_ns, error=error)
+
+    def _attributes(self, redis: Redis) -> tracing.Attributes:
         kwargs = redis.connection_pool.connection_kwargs
         return {
             "db.system.name": "redis",

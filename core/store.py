@@ -1,11 +1,15 @@
 """The PostgreSQL connections that both processes open alike. Reads are in api/store.py, writes in worker/store.py."""
 
+import functools
+import re
+import time
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
 import asyncpg
 
+from core import tracing
 from core.settings import PostgresSettings
 
 CONNECT_TIMEOUT_SECONDS = 3.0
@@ -41,6 +45,9 @@ UNREACHABLE = (
     asyncpg.exceptions.InternalClientError,
 )
 
+
+DOES = re.compile(r"\b(SELECT|INSERT|UPDATE|DELETE|BEGIN|COMMIT|ROLLBACK|SAVEPOINT|CREATE|SET)\b")
+TABLE = re.compile(r"\b(?:FROM|INTO|UPDATE|TABLE) ([a-z_]+)\b")
 
 REACHED = """
 SELECT coalesce(max(epoch), 0) AS epoch, coalesce(max(position), 0) AS position,
@@ -115,6 +122,8 @@ async def dead_letters(connection: "asyncpg.Connection[Any]") -> int:
 
 
 async def _prepare(connection: "asyncpg.Connection[Any]") -> None:
+    if tracing.on():
+        connection.add_query_logger(_record)
     # jsonb travels as the bytes that it already is: one version byte and the JSON text.
     await connection.set_type_codec(
         "jsonb",
@@ -123,6 +132,28 @@ async def _prepare(connection: "asyncpg.Connection[Any]") -> None:
         encoder=lambda value: b"\x01" + value,
         decoder=lambda value: value[1:],
     )
+
+
+def _record(logged: asyncpg.connection.LoggedQuery) -> None:
+    """A span for a statement. Its text is a constant of ours: values travel beside it."""
+    if tracing.recorded() is None:
+        return
+    summary = _summary(logged.query)
+    told = {
+        "db.system.name": "postgresql",
+        "db.operation.name": summary.partition(" ")[0],
+        "db.query.summary": summary,
+        "db.query.text": logged.query,
+    }
+    start_ns = time.time_ns() - int(logged.elapsed * 1e9)
+    tracing.record(summary, "client", told, start_ns=start_ns, error=logged.exception)
+
+
+@functools.lru_cache(maxsize=256)
+def _summary(query: str) -> str:
+    """`SELECT items`: what is done, and to which table if to one."""
+    does, table = DOES.search(query), TABLE.search(query)
+    return " ".join(found[1] for found in (does, table) if found) or "query"
 
 
 def _arguments(settings: PostgresSettings, application: str) -> dict[str, Any]:

@@ -83,6 +83,22 @@ def exemplar() -> dict[str, str] | None:
     return None if span is None else {"trace_id": f"{span.get_span_context().trace_id:032x}"}
 
 
+def here() -> Place | None:
+    """The current span, if it is one that the collector gets."""
+    span = recorded()
+    return None if span is None else _place(span)
+
+
+def carried() -> str:
+    """The current span for who goes on with it later (`read_carried`); empty unless the collector gets it."""
+    span = recorded()
+    return "" if span is None else "{:032x}-{:016x}".format(*_place(span)[:2])
+
+
+def read_carried(text: str) -> Place | None:
+    return read_traceparent(f"00-{text}-01")
+
+
 def traceparent() -> str:
     """What a server that is asked now goes on from; empty while there is no trace."""
     span = _current.get()
@@ -137,11 +153,18 @@ def span(name: str, kind: Kind = "internal", attributes: Attributes | None = Non
     return NOTHING if opened is None else Block(opened)
 
 
-def entrance(name: str, kind: Kind = "server", attributes: Attributes | None = None) -> Block | Nothing:
-    """Where work comes in: whether it is traced is decided here, by the sampler and by who sent it (`under`)."""
+def entrance(
+    name: str,
+    kind: Kind = "server",
+    attributes: Attributes | None = None,
+    *,
+    links: Sequence[Place] = (),
+    start_ns: int | None = None,
+) -> Block | Nothing:
+    """Where work comes in: the sampler decides, with who sent it (`under`) and what is in it (`links`)."""
     if _Process.collector is None:
         return NOTHING
-    return Block(_Process.collector.begin(name, kind, _current.get(), attributes))
+    return Block(_Process.collector.begin(name, kind, _current.get(), attributes, links=links, start_ns=start_ns))
 
 
 def begin(name: str, kind: Kind = "internal", attributes: Attributes | None = None) -> "Span | None":
@@ -152,11 +175,11 @@ def begin(name: str, kind: Kind = "internal", attributes: Attributes | None = No
     return _Process.collector.begin(name, kind, parent, attributes)
 
 
-def end(span: "Span", error: BaseException | None = None) -> None:
+def end(span: "Span", error: BaseException | None = None, end_ns: int | None = None) -> None:
     """`error`: why it failed, if it did. Who was cancelled has not failed."""
     if error is not None and not isinstance(error, (asyncio.CancelledError, GeneratorExit)):
         fail(span, error_type(error))
-    span.end()
+    span.end(end_ns)
 
 
 def fail(span: "Span", kind: str) -> None:
@@ -170,7 +193,40 @@ def error_type(error: BaseException) -> str:
     return code if isinstance(code, str) else type(error).__qualname__
 
 
+def record(
+    name: str,
+    kind: Kind,
+    attributes: Attributes,
+    *,
+    start_ns: int,
+    end_ns: int | None = None,
+    error: BaseException | None = None,
+    links: Sequence[Place] = (),
+) -> None:
+    """A part of what is traced now that is over; times are Unix time in nanoseconds, by default until now."""
+    parent = recorded()
+    if parent is not None and _Process.collector is not None:
+        opened = _Process.collector.begin(name, kind, parent, attributes, links=links, start_ns=start_ns)
+        end(opened, error, end_ns)
+
+
+def note(attributes: Attributes) -> None:
+    """Tell it of the current span."""
+    span = recorded()
+    if span is not None and span.is_recording():
+        span.set_attributes(attributes)
+
+
+def failed(error: BaseException) -> None:
+    """The current span's work has failed, although nothing is raised through its block."""
+    span = recorded()
+    if span is not None and span.is_recording():
+        fail(span, error_type(error))
+
+
 class Under:
+    """What `under` gives."""
+
     __slots__ = ("_span", "_token")
 
     def __init__(self, span: "Span") -> None:

@@ -4,6 +4,7 @@ The protocol is docs/adr/0001-queue-protocol.md; each script is one file in scri
 """
 
 import secrets
+import time
 from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -55,6 +56,9 @@ class Lease:
     failures: int
     former: str
     entries: list[bytes]
+    asked_ns: int = field(default=0, kw_only=True)
+    """When the claim went out and when it was answered, in Unix time."""
+    claimed_ns: int = field(default=0, kw_only=True)
 
     @property
     def suspect(self) -> bool:
@@ -87,11 +91,18 @@ async def claim(redis: Redis, token: str, session: str, max_entries: int) -> Lea
 
     The same token gets the same range, so that a claim whose reply was lost leaves none behind.
     """
+    asked_ns = time.time_ns()
     reply = await _claim(redis, token, session, LEASE_MS, max_entries, MAX_BYTES, HOT_SECONDS, MAX_FAILURES)
     if len(reply) == 3:
         return None
     epoch, start, tail, first, end, failures, former, entries = reply
-    return Lease(int(epoch), int(start), token, first, end, tail, failures, former.decode(), entries)
+    names = int(epoch), int(start), token, first, end, tail
+    return Lease(*names, failures, former.decode(), entries, asked_ns=asked_ns, claimed_ns=time.time_ns())
+
+
+def record_claim(redis: Redis, lease: Lease) -> None:
+    """As a part of what is traced now: whether a claim is worth a span is known only when its entries are."""
+    _claim.record(redis, lease.asked_ns, lease.claimed_ns)
 
 
 async def extend(redis: Redis, lease: Lease) -> bool:

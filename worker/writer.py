@@ -14,10 +14,11 @@ import asyncpg
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
+from core import tracing
 from core.epochs import Epochs, nothing_shown
 from core.sampling import watch_loop, watch_queue
 from core.store import connect
-from worker import metrics, migrate, queue, store
+from worker import metrics, migrate, queue, store, traced
 from worker.indexing import keep_indexed
 from worker.outage import Outage
 from worker.queue import Lease
@@ -37,8 +38,7 @@ LANES = 2
 GATHER_SECONDS = 0.05
 # What is being written at SIGTERM may be finished within this; Kubernetes kills after 30 s.
 GRACE_SECONDS = 5.0
-# After that: to give the ranges back.
-RELEASE_SECONDS = 2.0
+RELEASE_SECONDS = 2.0  # after that: to give the ranges back
 
 
 class SchemaMissingError(Exception):
@@ -170,19 +170,22 @@ async def _carry(writer: Writer, lane: Lane, lease: Lease, *, hopeless: bool = F
     assert lane.connection is not None  # noqa: S101 - _claim had it
     writer.held[lease.token] = lease
     started = time.monotonic()
-    try:
-        stored = await store_range(lane.connection, lease, hopeless=hopeless)
-    except asyncio.CancelledError:
-        lane.connection.terminate()
-        await _release(writer, lease, ended=False, failed=False)
-        raise
-    except Exception as error:  # noqa: BLE001 - the worker's outermost frame: whatever it is, the entries stay queued
-        await _after_failure(writer, lane, lease, error)
-    else:
-        writer.postgres_outage.over()
-        await _acknowledge(writer, lease, stored, started)
-    finally:
-        writer.held.pop(lease.token, None)
+    with traced.carrying(lease, writer.redis):
+        try:
+            stored = await store_range(lane.connection, lease, hopeless=hopeless)
+        except asyncio.CancelledError:
+            lane.connection.terminate()
+            await _release(writer, lease, ended=False, failed=False)
+            raise
+        except Exception as error:  # noqa: BLE001 - the worker's outermost frame: whatever it is, the entries stay queued
+            tracing.failed(error)
+            await _after_failure(writer, lane, lease, error)
+        else:
+            traced.committed(lease)
+            writer.postgres_outage.over()
+            await _acknowledge(writer, lease, stored, started)
+        finally:
+            writer.held.pop(lease.token, None)
 
 
 async def _acknowledge(writer: Writer, lease: Lease, stored: queue.Stored, started: float) -> None:

@@ -4,7 +4,8 @@
 local tenant, thread, create, queue_limit = ARGV[1], ARGV[2], ARGV[3], tonumber(ARGV[4])
 local created, metadata, token = ARGV[5], ARGV[6], ARGV[7]
 local idempotency, request_hash, ids, idempotency_seconds = ARGV[8], ARGV[9], ARGV[10], ARGV[11]
-local FIRST_ITEM = 12
+local trace = ARGV[12]
+local FIRST_ITEM = 13
 local conv, list = conv_key(tenant, thread), items_key(tenant, thread)
 local state = redis.call('HMGET', conv, 'deleted', 'len', 'lock', 'last', 'created', 'epoch')
 -- What created it may have been lost with Redis.
@@ -34,7 +35,7 @@ remember(token)
 if create == '1' then redis.call('HSET', conv, 'generation', token, 'epoch', redis.call('HGET', META, 'epoch')) end
 local position = next_position(state[4])
 if metadata ~= '' then
-  enqueue(tenant, thread, position, 'conversation ' .. thread .. '\n{"created_at":' .. created .. ',"metadata":' .. metadata
+  enqueue(tenant, thread, position, 'conversation ' .. thread .. trace .. '\n{"created_at":' .. created .. ',"metadata":' .. metadata
     .. ',"hidden":false,"parent":null,"parent_position":null}')
   redis.call('HSET', conv, 'created', created, 'metadata', metadata)
   position = position + 1

@@ -6,6 +6,7 @@ import orjson
 
 from api.history import Ending
 from api.upstream.estimate import estimated_tokens
+from core import tracing
 from core.entry import item_tail, response_tail
 
 Json = dict[str, Any]
@@ -20,11 +21,12 @@ def make_ending(
     """
     if not output:
         kept = orjson.dumps(inputs)
-        entry = response_tail(response, 0, 0, orjson.dumps({**final, "input": orjson.Fragment(kept)}))
+        body_kept = orjson.dumps({**final, "input": orjson.Fragment(kept)})
+        entry = response_tail(response, 0, 0, body_kept, tracing.carried())
         return Ending(final["status"], body, entry, [], log, last_sequence, len(inputs), kept, used_tokens(final, []))
     used = used_tokens(final, [*inputs, *output])
     items = [item_tail(item["id"], response, orjson.dumps(item)) for item in (*inputs, *output)]
-    entry = response_tail(response, len(inputs), len(output), orjson.dumps(final))
+    entry = response_tail(response, len(inputs), len(output), orjson.dumps(final), tracing.carried())
     return Ending(final["status"], body, entry, items, log, last_sequence, len(inputs), b"", used)
 
 
