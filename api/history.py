@@ -4,8 +4,9 @@ Keys and rules are in docs/adr/0001-queue-protocol.md. A conversation's keys are
 miss, which api/loading.py answers from PostgreSQL.
 """
 
+import time
 from dataclasses import dataclass
-from typing import Literal, cast
+from typing import TYPE_CHECKING, Literal, cast
 
 from redis.asyncio import Redis
 
@@ -13,7 +14,11 @@ from api.history_scripts import script
 from api.idempotency import NOT_IDEMPOTENT, Idempotency
 from api.lanes import Lanes
 from api.rates import UNLIMITED, Allowance
+from core import tracing
 from core.queue import Receipt, receipt, run_many
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Span
 
 # The lock of a dead pod expires this long after its last renewal; the next sweep, a second later at most, closes it.
 LOCK_MS = 12_000
@@ -188,10 +193,13 @@ class Flush:
     token: str
     log: bytes
     last_sequence: int
+    span: "Span | None" = None
+    """Of the turn, where this flush is to be traced."""
 
 
 async def flush(redis: Redis, flushes: list[Flush]) -> list[Literal["ok", "cancel", "lost", "gone", "failed"]]:
     """One round trip for all of them; tells what happened to each turn meanwhile, or that its flush failed."""
+    start_ns = time.time_ns()
     replies = await run_many(
         redis,
         [
@@ -199,6 +207,10 @@ async def flush(redis: Redis, flushes: list[Flush]) -> list[Literal["ok", "cance
             for one in flushes
         ],
     )
+    for one, reply in zip(flushes, replies, strict=True):
+        if one.span is not None:
+            with tracing.under(one.span):
+                _flush.record(redis, start_ns, error=reply if isinstance(reply, Exception) else None)
     return ["failed" if isinstance(reply, Exception) else reply.decode() for reply in replies]
 
 

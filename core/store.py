@@ -47,7 +47,7 @@ UNREACHABLE = (
 
 
 DOES = re.compile(r"\b(SELECT|INSERT|UPDATE|DELETE|BEGIN|COMMIT|ROLLBACK|SAVEPOINT|CREATE|SET)\b")
-TABLE = re.compile(r"\b(?:FROM|INTO|UPDATE|TABLE) ([a-z_]+)\b")
+TABLE = re.compile(r"\b(?:FROM|JOIN|INTO|UPDATE|TABLE) ([a-z_]+)\b(?!\()")
 
 REACHED = """
 SELECT coalesce(max(epoch), 0) AS epoch, coalesce(max(position), 0) AS position,

@@ -45,6 +45,8 @@ class Collector:
     status: int = 200
     asked: int = 0
     spans: list[Received] = field(default_factory=list)
+    resources: dict[str, dict[str, Value]] = field(default_factory=dict)
+    """The attributes of each service."""
     headers: list[dict[str, str]] = field(default_factory=list)
     bodies: list[bytes] = field(default_factory=list)
 
@@ -75,18 +77,12 @@ class Collector:
             return web.Response(status=self.status)
         self.headers.append(dict(request.headers))
         self.bodies.append(body)
-        self.spans += read(body)
+        for group in ExportTraceServiceRequest.FromString(body).resource_spans:
+            resource = {pair.key: _value(pair.value) for pair in group.resource.attributes}
+            service = str(resource["service.name"])
+            self.resources[service] = resource
+            self.spans += [_received(span, service) for scope in group.scope_spans for span in scope.spans]
         return web.Response(content_type="application/x-protobuf")
-
-
-def read(body: bytes) -> list[Received]:
-    request = ExportTraceServiceRequest.FromString(body)
-    found = []
-    for group in request.resource_spans:
-        resource = {pair.key: _value(pair.value) for pair in group.resource.attributes}
-        for scope in group.scope_spans:
-            found += [_received(span, str(resource["service.name"])) for span in scope.spans]
-    return found
 
 
 def _received(span: Span, service: str) -> Received:

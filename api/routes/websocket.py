@@ -15,7 +15,8 @@ from api.connections import Connections
 from api.errors import ApiError
 from api.idempotency import NOT_IDEMPOTENT
 from api.ids import new_id
-from api.routes.edge import told
+from api.routes.edge import HOT_PATH, told
+from api.routes.traced import SERVER_ERROR
 from api.schemas.client_events import ResponseCreateEvent
 from api.schemas.edge import parse
 from api.tenants import Caller
@@ -24,8 +25,10 @@ from api.turn.follow import CutError, DeletedError, follow
 from api.turn.running import Turn
 from api.turn.stored import start_turn
 from api.turn.unstored import prepare, start_unstored
+from core import tracing
 
 NORMAL, RESTARTING = 1000, 1012
+WEBSOCKET = {"http.route": HOT_PATH, "network.protocol.name": "websocket"}
 
 
 class WebSocket(WebSocketsSansIOProtocol):
@@ -132,6 +135,10 @@ class Socket:
         self._turn = asyncio.create_task(self._answer(request))
 
     async def _answer(self, request: ResponseCreateEvent) -> None:
+        with tracing.entrance("response.create", attributes=WEBSOCKET):
+            await self._answer_traced(request)
+
+    async def _answer_traced(self, request: ResponseCreateEvent) -> None:
         """One turn; whatever goes wrong with it is told, and the connection stays."""
         previous = request.previous_response_id or ""
         try:
@@ -141,7 +148,10 @@ class Socket:
             raise
         except Exception as error:  # noqa: BLE001 - as for every endpoint: told() logs what nobody expected
             self._connections.chains.forget(self._chain, previous)
-            await self._send_error(told(error))
+            answer = told(error)
+            if answer.status >= SERVER_ERROR:
+                tracing.failed(answer)
+            await self._send_error(answer)
             return
         if turn.status == "failed":
             self._connections.chains.forget(self._chain, previous)
@@ -150,6 +160,7 @@ class Socket:
 
     async def _start(self, request: ResponseCreateEvent, previous: str) -> Turn:
         connections, caller = self._connections, self._admit()
+        tracing.note({"chatbot.tenant": caller.tenant})
         past = connections.chains.find(self._chain, previous)
         try:
             if request.generate is False:

@@ -20,6 +20,7 @@ from api.turn.events import payload, split, terminal_frame
 from api.turn.follow import ended_body
 from api.turn.rebuilding import rebuild
 from api.turn.takeup import MOST_TAKEUPS, take_up
+from core import tracing
 from core.store import UNREACHABLE
 
 log = logging.getLogger(__name__)
@@ -63,13 +64,19 @@ async def close_orphan(connections: Connections, tenant: str, response: str, *, 
     if orphan is None:
         return
     try:
-        await _end(connections, tenant, response, token, orphan)
+        with tracing.under(_trace(orphan)):
+            await _end(connections, tenant, response, token, orphan)
     except ApiError:
         # One of the stores is away. No process died of it, so it must not count as if one had.
         await history_orphans.hand_over(
             connections.redis, tenant, orphan.thread, response, token, pause_ms=history.LOCK_MS
         )
         raise
+
+
+def _trace(orphan: Orphan) -> tracing.Place | None:
+    """Where its request was traced: what becomes of it is told there."""
+    return tracing.read_carried(orjson.loads(orphan.request).get("trace", "")) if tracing.on() else None
 
 
 async def _end(connections: Connections, tenant: str, response: str, token: str, orphan: Orphan) -> None:

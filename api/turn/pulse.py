@@ -17,6 +17,8 @@ BEAT_SECONDS = 0.025
 FLUSH_SECONDS = 0.075
 # A cancel is heard with the next renewal, and must be within a second.
 QUIET_RENEWAL_SECONDS = 0.75
+# In a turn's trace: an answer of minutes has thousands of flushes, and the turn's own span has their number.
+MOST_SPANS = 20
 
 
 async def pulse(connections: Connections) -> None:
@@ -41,11 +43,20 @@ async def _flush(connections: Connections, due: list[Turn]) -> None:
     """One round trip for all that are due."""
     now = time.monotonic()
     flushes = [
-        history.Flush(turn.tenant, turn.thread, turn.response, turn.token, turn.unlogged(), turn.sequence - 1)
+        history.Flush(
+            turn.tenant,
+            turn.thread,
+            turn.response,
+            turn.token,
+            turn.unlogged(),
+            turn.sequence - 1,
+            turn.span if turn.flushes < MOST_SPANS else None,
+        )
         for turn in due
     ]
     outcomes = await history.flush(connections.redis, flushes)
     for turn, flushed, outcome in zip(due, flushes, outcomes, strict=True):
+        turn.flushes += 1
         match outcome:
             case "ok":
                 turn.renewed_at = now

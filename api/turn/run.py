@@ -74,17 +74,18 @@ async def run_unstored(connections: Connections, turn: Turn, question: Question)
 @contextlib.asynccontextmanager
 async def _framed(connections: Connections, turn: Turn, question: Question) -> AsyncIterator[None]:
     turn.course.model, turn.course.begun_at = question.start["model"], time.monotonic()
-    try:
-        yield
-    except Exception as error:
-        log.exception("turn failed", extra={"response": turn.response, "tenant": turn.tenant})
-        turn.failure = turn.failure or error
-    finally:
-        connections.running.pop(turn.response, None)
-        connections.unstored.discard(turn)
-        turn.end()
-        measure(turn.course, turn.status, label_of(connections, turn.course.model))
-        log.info("turn", extra=_line(turn))
+    with tracing.span("turn") as turn.span:
+        try:
+            yield
+        except Exception as error:
+            log.exception("turn failed", extra={"response": turn.response, "tenant": turn.tenant})
+            turn.failure = turn.failure or error
+        finally:
+            connections.running.pop(turn.response, None)
+            connections.unstored.discard(turn)
+            turn.end()
+            measure(turn.course, turn.status, label_of(connections, turn.course.model))
+            log.info("turn", extra=_line(turn))
 
 
 def _line(turn: Turn) -> dict[str, object]:

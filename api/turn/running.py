@@ -2,10 +2,14 @@
 
 import asyncio
 import time
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from api.turn.events import frame
 from api.turn.measuring import Course
+from core import tracing
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Span
 
 # Frames kept beyond the logged ones for readers who are a little behind; a slower one reads the log in Redis.
 KEPT_FRAMES = 256
@@ -48,6 +52,9 @@ class Turn:
         """From here on nothing may interrupt it: its outcome is being written."""
         self.ended = False
         self.course = Course()
+        self.span: Span | None = None
+        """Where it is traced."""
+        self.flushes = 0
         self.status = "unknown"
         self.body: bytes | None = None
         """The final body, once it is safe to show."""
@@ -136,4 +143,19 @@ class Turn:
     def end(self) -> None:
         self._nudging.cancel()
         self.ended = True
+        if self.span is not None:
+            self._tell(self.span)
         self.notify()
+
+    def _tell(self, span: "Span") -> None:
+        span.set_attributes(
+            {
+                "chatbot.tenant": self.tenant,
+                "chatbot.response.id": self.response,
+                "chatbot.response.status": self.status,
+                "chatbot.flushes": self.flushes,
+                "gen_ai.conversation.id": self.thread,
+            }
+        )
+        if self.status in ("failed", "unknown"):
+            tracing.fail(span, self.status if self.failure is None else tracing.error_type(self.failure))

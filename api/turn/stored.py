@@ -45,6 +45,8 @@ async def start_turn(
     kept: Json = {"response": start, "input": inputs, "stream": streamed}
     if request.background:
         kept["again"] = orjson.Fragment(body_to_repeat(request))
+    if trace := tracing.carried():
+        kept["trace"] = trace
     previous = request.previous_response_id or "" if before is None else ""
     known = connections.recent.find(tenant, request.conversation_id, previous)
     opening = Opening(

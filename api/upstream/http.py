@@ -27,6 +27,7 @@ from api.upstream.flow import Flow
 from api.upstream.payloads import Reply
 from api.upstream.settings import Timeouts
 from api.upstream.sse import Decoder
+from core import tracing
 
 OPENAI_HOST = "api.openai.com"
 # An error's body is read this far: enough for any message, too little to hurt.
@@ -73,6 +74,12 @@ class HttpUpstream:
     def __init__(self, dialect: Dialect, url: str, key: str, timeouts: Timeouts) -> None:
         self._dialect = dialect
         self._url = URL(f"{url}/{dialect.path}")
+        self._told: tracing.Attributes = {
+            "http.request.method": "POST",
+            "url.full": str(self._url.with_user(None).with_query(None)),
+            "server.address": self._url.host or "",
+            "server.port": self._url.port or 0,
+        }
         self._models_url = URL(f"{url}/models")
         self._openai = self._url.host == OPENAI_HOST
         self._beside = URL(url.removesuffix("/v1")) if dialect.counts_beside else self._url
@@ -163,7 +170,12 @@ class HttpUpstream:
 
     async def _post(self, body: bytes, timeout: aiohttp.ClientTimeout) -> aiohttp.ClientResponse:  # noqa: ASYNC109
         data = body if len(body) < LARGE_BODY_BYTES else io.BytesIO(body)
-        return await self._sent(self._session.post(self._url, data=data, timeout=timeout, allow_redirects=False))
+        with tracing.span("POST", "client", self._told):
+            parent = tracing.traceparent()
+            headers = {"traceparent": parent} if parent else None
+            return await self._sent(
+                self._session.post(self._url, data=data, timeout=timeout, allow_redirects=False, headers=headers)
+            )
 
     async def _sent(self, request: Awaitable[aiohttp.ClientResponse]) -> aiohttp.ClientResponse:
         """The response if it is one with HTTP 200; raises what its status means otherwise."""
@@ -173,6 +185,8 @@ class HttpUpstream:
             raise timed_out("before its answer began") from error
         except (aiohttp.ClientError, OSError) as error:
             raise unreachable(error) from error
+        if tracing.recorded() is not None:
+            tracing.note({"http.response.status_code": response.status})
         if response.status == 200:
             return response
         body = b""

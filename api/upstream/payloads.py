@@ -8,6 +8,8 @@ import orjson
 
 from api.upstream.exchange import Ask, Delta, Finish, UpstreamError
 from api.upstream.failures import unreadable
+from api.upstream.settings import LONGEST_MODEL
+from core import tracing
 
 NUL = b"\\u0000"
 # An escape; the group: a NUL.
@@ -28,6 +30,8 @@ class Reply(ABC):
         self.finish: Finish | None = None
         self.done = False
         self.failure: UpstreamError | None = None
+        self._named = False
+        """The trace knows which model answers."""
 
     def read(self, payloads: list[bytes]) -> list[Delta]:
         """What they brought; stops at the first failure and at [DONE]."""
@@ -46,12 +50,21 @@ class Reply(ABC):
                     continue
                 break
             try:
+                if not self._named:
+                    self._name(document)
                 self._read_document(document, deltas)
             except SHAPE_ERRORS:
                 self.failure = unreadable("a chunk of an unknown shape")
             if self.failure is not None:
                 break
         return deltas
+
+    def _name(self, document: Any) -> None:  # noqa: ANN401 - JSON of any shape
+        """May raise what a wrong shape raises."""
+        model = document.get("model") or (document.get("response") or {}).get("model")
+        self._named = bool(model) or tracing.recorded() is None
+        if isinstance(model, str) and model:
+            tracing.note({"gen_ai.response.model": model[:LONGEST_MODEL]})
 
     @abstractmethod
     def _read_document(self, document: Any, deltas: list[Delta]) -> None:  # noqa: ANN401 - JSON of any shape

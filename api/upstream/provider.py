@@ -5,6 +5,7 @@ import random
 import time
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 from api import metrics
 from api.upstream.breaker import Breaker
@@ -13,7 +14,7 @@ from api.upstream.echo import Echo
 from api.upstream.estimate import estimated_input_tokens
 from api.upstream.exchange import Ask, Count, Delta, Stream, Upstream, UpstreamError
 from api.upstream.failures import PassingError, ProviderError
-from api.upstream.http import HttpUpstream
+from api.upstream.http import OPENAI_HOST, HttpUpstream
 from api.upstream.settings import ProviderSettings
 from core import tracing
 
@@ -41,6 +42,8 @@ class Provider:
         self._breaker = Breaker(name, settings.breaker)
         self._upstream = _upstream(settings)
         self._seconds = metrics.UPSTREAM_SECONDS.labels(name)
+        # The conventions have names for providers; those that only speak OpenAI's language have the operator's.
+        self._told = "openai" if urlsplit(settings.base_url).hostname == OPENAI_HOST else name
         self._attempts = metrics.UPSTREAM_ATTEMPTS.labels(name)
 
     async def begin(self, ask: Ask) -> Stream:
@@ -86,6 +89,8 @@ class Provider:
         trial = self._breaker.admit()
         self._attempts.inc()
         began = time.monotonic()
+        if tracing.recorded() is not None:
+            tracing.note({"gen_ai.provider.name": self._told, "gen_ai.request.model": ask.model})
         try:
             answer = await call(ask)
         except UpstreamError as error:

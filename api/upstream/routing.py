@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import NamedTuple, TypeVar
 
 from api import metrics
+from api.upstream import traced
 from api.upstream.exchange import Ask, Count, Delta, UpstreamError
 from api.upstream.failures import ProviderError, timed_out
 from api.upstream.provider import Provider
@@ -117,9 +118,12 @@ class Routing:
         """Whether it is configured under this name, and not only answered for by `*`."""
         return model != ANY_MODEL and model in self._table.routes
 
-    async def stream(self, ask: Ask, chosen: Chosen = nobody) -> AsyncGenerator[list[Delta], None]:
+    def stream(self, ask: Ask, chosen: Chosen = nobody) -> AsyncGenerator[list[Delta], None]:
         """What each network read brought (a list that is never empty), in order, and last Usage and Finish; who leaves
         early closes it (`contextlib.aclosing`)."""
+        return traced.stream(ask, lambda: self._stream(ask, chosen))
+
+    async def _stream(self, ask: Ask, chosen: Chosen) -> AsyncGenerator[list[Delta], None]:
         with self._current() as table:
             provider, stream = await _answered(table, ask, Provider.begin)
             chosen(provider.name)
@@ -138,6 +142,9 @@ class Routing:
                 provider.end(failure, whole=whole)
 
     async def complete(self, ask: Ask, chosen: Chosen = nobody) -> list[Delta]:
+        return await traced.complete(ask, lambda: self._complete(ask, chosen))
+
+    async def _complete(self, ask: Ask, chosen: Chosen) -> list[Delta]:
         with self._current() as table:
             provider, deltas = await _answered(table, ask, Provider.complete)
             chosen(provider.name)
