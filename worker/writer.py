@@ -36,8 +36,7 @@ LANES = 2
 # After a range that was not full the next one is left to grow for this long: each transaction and each script costs the
 # same for one entry as for a hundred. It is most of an entry's way into PostgreSQL while little happens.
 GATHER_SECONDS = 0.05
-# What is being written at SIGTERM may be finished within this; Kubernetes kills after 30 s.
-GRACE_SECONDS = 5.0
+GRACE_SECONDS = 5.0  # to finish what is being written at SIGTERM; Kubernetes kills after 30 s
 RELEASE_SECONDS = 2.0  # after that: to give the ranges back
 
 
@@ -201,8 +200,8 @@ async def _acknowledge(writer: Writer, lease: Lease, stored: queue.Stored, start
     seconds = time.monotonic() - started
     metrics.BATCH_SECONDS.observe(seconds)
     metrics.BATCH_ENTRIES.observe(len(lease.entries))
-    fields = {"entries": len(lease.entries), "first": lease.first, "seconds": round(seconds, 4)}
-    log.info("stored", extra={**fields, "failures": lease.failures})
+    fields = {"entries": len(lease.entries), "first": lease.first, "failures": lease.failures}
+    log.info("stored", extra={**fields, "seconds": round(seconds, 4)})
 
 
 async def _after_failure(writer: Writer, lane: Lane, lease: Lease, error: Exception) -> None:
