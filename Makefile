@@ -61,7 +61,7 @@ chaos: environment-test ## attack the service and count what was lost; FAULT=3, 
 		$(if $(SEED),--seed $(SEED)) $(if $(ITEMS),--items $(ITEMS)) $(if $(REDIS),--redis $(REDIS)) $(if $(JSON),--json)
 
 k8s-test: environment-test ## test the chart; with KUBECONFIG also on that cluster (docs/kubernetes.md)
-	$(BIN)/python -m pytest $(or $(TESTS),k8s-tests/chart)
+	$(BIN)/python -m pytest $(or $(TESTS),k8s-tests/chart --numprocesses 2 --dist loadfile)
 	@if test -n '$(KUBECONFIG)'; then $(BIN)/python -m pytest k8s-tests/cluster; \
 		else echo '!!! SKIPPED: NOTHING IS TESTED ON A CLUSTER: set KUBECONFIG' >&2; fi
 
