@@ -5,11 +5,13 @@ import re
 from pathlib import Path
 
 from chart.rendering import ROOT, Object, Rendered, environment
+from tests.tls_servers import authority
 
 READ = re.compile(r'\.(?:text|whole|seconds|port|choice|flag|get)\(\s*"([A-Z][A-Z_]+)"')
 SOURCES = ("core/settings.py", "api/settings.py", "worker/settings.py")
 # In place of what stands in a Secret or ConfigMap that is not the chart's own.
 ELSEWHERE = "from-elsewhere"
+KEYS = f'[[keys]]\ntenant = "acme"\nname = "web"\nsha256 = "{"2b" * 32}"\n'
 
 
 def settings() -> set[str]:
@@ -35,7 +37,7 @@ def settings_environment(rendered: Rendered, pod: Object, folder: Path | None = 
     for name in [name for name in found if name.endswith("_FILE") and folder is not None]:
         assert folder is not None
         copy = folder / name
-        copy.write_text(_mounted(rendered, pod, found[name]), encoding="utf-8")
+        copy.write_text(_mounted(rendered, pod, found[name]) or _elsewhere(name, folder), encoding="utf-8")
         found[name] = str(copy)
     return found
 
@@ -47,7 +49,7 @@ def _of_secret(rendered: Rendered, reference: Object) -> str:
     return ELSEWHERE
 
 
-def _mounted(rendered: Rendered, pod: Object, file: str) -> str:
+def _mounted(rendered: Rendered, pod: Object, file: str) -> str | None:
     """The text of a file that a volume of the chart's own ConfigMaps holds."""
     path = Path(file)
     (mount,) = (one for one in pod["spec"]["containers"][0]["volumeMounts"] if one["mountPath"] == str(path.parent))
@@ -56,4 +58,11 @@ def _mounted(rendered: Rendered, pod: Object, file: str) -> str:
         if found["metadata"]["name"] == volume.get("configMap", {}).get("name"):
             text: str = found["data"][path.name]
             return text
-    return ELSEWHERE
+    return None
+
+
+def _elsewhere(setting: str, folder: Path) -> str:
+    """A file as its setting wants it, in place of a user's own."""
+    if setting.endswith("_CA_FILE"):
+        return authority(folder, setting.lower()).file.read_text(encoding="utf-8")
+    return KEYS if setting == "KEYS_FILE" else ELSEWHERE

@@ -16,7 +16,6 @@ from chart.rendering import (
     containers,
     environment,
     labels,
-    merged,
     nodes,
     refusal,
     render,
@@ -27,7 +26,6 @@ LONGEST = "a23456789-123456789-123456789-123456789-123456789-123"
 LABEL = re.compile(r"(([A-Za-z0-9][-A-Za-z0-9_.]*)?[A-Za-z0-9])?")
 # A label holds a StatefulSet's name with the hash of its revision behind.
 MOST_CHARACTERS = {"StatefulSet": 52, "CronJob": 52}
-EVERYTHING = merged(*VALUE_SETS.values(), {"redis": {"enabled": True}, "postgresql": {"enabled": True}})
 HOST = "chat.example.org"
 INGRESS: Object = {
     "ingress": {
@@ -56,7 +54,8 @@ def named(rendered: Rendered) -> set[str]:
 @functools.cache
 def everywhere(name: str) -> Rendered:
     """Everything that all examples have between them, in one release."""
-    return Rendered([found for values in VALUE_SETS.values() for found in render(values, name=name).objects], "")
+    ours: Object = {"fullnameOverride": "", "extraObjects": []}
+    return Rendered([found for values in VALUE_SETS.values() for found in render(values, ours, name=name).objects], "")
 
 
 @pytest.mark.parametrize("name", [NAME, LONGEST])
@@ -122,11 +121,10 @@ def test_a_parent_chart_can_leave_it_out() -> None:
     assert render({"enabled": False}).objects == []
 
 
-def test_common_labels_and_annotations_are_on_every_object() -> None:
-    rendered = render(
-        *VALUE_SETS.values(), {"commonLabels": {"team": "chat"}, "commonAnnotations": {"example.org/by": "us"}}
-    )
-    for found in rendered.objects:
+@pytest.mark.parametrize("name", VALUE_SETS)
+def test_common_labels_and_annotations_are_on_every_object(name: str) -> None:
+    common = {"commonLabels": {"team": "chat"}, "commonAnnotations": {"example.org/by": "us"}, "extraObjects": []}
+    for found in render(VALUE_SETS[name], common).objects:
         assert labels(found)["team"] == "chat", title(found)
         assert found["metadata"]["annotations"]["example.org/by"] == "us", title(found)
 

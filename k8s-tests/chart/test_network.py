@@ -26,7 +26,7 @@ API, METRICS, HEALTH, REDIS, POSTGRESQL = 4000, 9090, 9091, 6379, 5432
 FROM_SHOP = at("networkPolicy.apiFrom", [{"namespaceSelector": {"matchLabels": {NAMESPACE_LABEL: "shop"}}}])
 EXPORTER = at("networkPolicy.extraIngress.redis", [{"from": [{"podSelector": {"matchLabels": {"app": "shop"}}}]}])
 STRANGERS = (
-    "internet", "client", "neighbour", "prometheus", "test",
+    "internet", "client", "neighbour", "prometheus",
     "foreign api", "foreign worker", "other api", "other worker", "other migrate",
 )  # fmt: skip
 
@@ -68,6 +68,8 @@ ALLOWED: list[tuple[str, str, int, list[Object]]] = [
     ("worker", "postgresql", POSTGRESQL, []),
     ("migrate", "postgresql", POSTGRESQL, []),
     ("test", "api", API, []),
+    # To see that what was said has arrived there.
+    ("test", "postgresql", POSTGRESQL, []),
     ("client", "api", API, []),
     ("neighbour", "api", API, []),
     ("internet", "api", API, []),
@@ -95,6 +97,9 @@ FORBIDDEN: list[tuple[str, str, int, list[Object]]] = [
       for stranger in STRANGERS
       for store, port in (("redis", REDIS), ("postgresql", POSTGRESQL))),
     ("migrate", "redis", REDIS, []),
+    ("test", "redis", REDIS, []),
+    ("foreign test", "postgresql", POSTGRESQL, []),
+    ("other test", "postgresql", POSTGRESQL, []),
     ("keda", "redis", REDIS, []),
     ("keda", "postgresql", POSTGRESQL, [KEDA]),
     ("keda", "worker", HEALTH, [KEDA]),

@@ -90,10 +90,10 @@ def test_liveness_is_another_question_than_readiness(component: str) -> None:
 
 
 @pytest.mark.parametrize("name", VALUE_SETS)
-def test_a_pod_of_the_api_is_killed_only_after_its_longest_drain(name: str) -> None:
+def test_a_pod_of_the_api_is_killed_only_after_its_longest_drain(name: str, tmp_path: Path) -> None:
     rendered = render(VALUE_SETS[name], {"api": {"drainSeconds": 77, "preStopSeconds": 9}})
     pod = rendered.pod("api")
-    drain = read_settings(Environment(settings_environment(rendered, pod))).drain_seconds
+    drain = read_settings(Environment(settings_environment(rendered, pod, tmp_path))).drain_seconds
     assert drain == 77
     assert sleep_of(pod) == 9
     assert grace(pod) > drain + LAST_WORDS_SECONDS + sleep_of(pod)

@@ -9,27 +9,30 @@ import pytest
 
 from api.settings import read_settings
 from chart.code import in_example, settings, settings_environment
-from chart.rendering import VALUE_SETS, Object, Rendered, containers, environment, example, render
+from chart.rendering import CHART, VALUE_SETS, Object, Rendered, containers, environment, example, render
 from core.settings import Environment
 from local.children import HOST, Child, free_port
 from local.parts import spawn_module, status
 from tests.waiting import wait_until
 from worker.settings import read
 
-OWN_COMPONENTS = ("api", "worker", "migrate", "test")
+OWN_COMPONENTS = ("api", "worker", "migrate")
 # Ports by their names in the pods, and the settings that move them.
 START_SECONDS = STOP_SECONDS = 30.0
-KEYS = '[[keys]]\ntenant = "acme"\nname = "web"\nsha256 = "' + "2b" * 32 + '"\n'
 PORTS = {"api": {"http": "PORT", "metrics": "METRICS_PORT"}, "worker": {"health": "HEALTH_PORT"}}
 
 
 def own_pods(rendered: Rendered) -> list[tuple[str, Object]]:
-    """The pods that run our images."""
+    """The pods that run our processes."""
     return [
         (owner, pod)
         for owner, pod in rendered.pods()
         if pod["metadata"]["labels"]["app.kubernetes.io/component"] in OWN_COMPONENTS
     ]
+
+
+def is_setting(name: str) -> bool:
+    return bool({name, name.removesuffix("_FILE")} & settings())
 
 
 @pytest.mark.parametrize("name", VALUE_SETS)
@@ -43,12 +46,15 @@ def test_every_variable_of_a_pod_is_a_setting(name: str) -> None:
         for owner, pod in own_pods(rendered)
         for container in containers(pod)
         for variable in environment(container)
-        if variable not in added
-        and not variable.startswith("OTEL_")
-        and variable.removesuffix("_FILE") not in settings()
-        and variable not in settings()
+        if variable not in added and not variable.startswith("OTEL_") and not is_setting(variable)
     }
     assert strange == set()
+
+
+def test_every_variable_of_the_helm_test_is_one_that_it_reads() -> None:
+    script = (CHART / "files" / "helm_test.py").read_text(encoding="utf-8")
+    (container,) = containers(example("external-stores").pod("test"))
+    assert [name for name in environment(container) if f'"{name}"' not in script and not is_setting(name)] == []
 
 
 def test_every_setting_of_a_pod_is_in_the_example() -> None:
@@ -68,8 +74,6 @@ def test_the_code_takes_what_the_api_is_given_and_listens_where_it_is_asked(name
     rendered = example(name)
     pod = rendered.pod("api")
     given = settings_environment(rendered, pod, tmp_path)
-    if "KEYS_FILE" in given:
-        Path(given["KEYS_FILE"]).write_text(KEYS, encoding="utf-8")
     found = read_settings(Environment(given))
     assert (found.port, found.metrics_port) == (port_of(pod, "http"), port_of(pod, "metrics"))
 
