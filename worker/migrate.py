@@ -10,6 +10,7 @@ import asyncpg
 from core.settings import PostgresSettings
 from core.store import UNREACHABLE, connect
 from worker.migrations import store
+from worker.verdict import describe
 
 log = logging.getLogger(__name__)
 
@@ -40,13 +41,16 @@ async def migrate(settings: PostgresSettings) -> list[str]:
 async def migrate_within(settings: PostgresSettings, seconds: float) -> list[str]:
     """As `migrate`, but a PostgreSQL that can't be reached yet is asked again for so long; raises the last error."""
     end = time.monotonic() + seconds
+    told: set[str] = set()
     while True:
         try:
             return await migrate(settings)
         except UNREACHABLE as error:
             if time.monotonic() >= end:
                 raise
-            log.info("waiting for PostgreSQL", extra={"error": type(error).__name__})
+            if describe(error) not in told:
+                told.add(describe(error))
+                log.warning("waiting for PostgreSQL", extra={"error": describe(error)})
         await asyncio.sleep(RETRY_SECONDS)
 
 

@@ -26,17 +26,15 @@ app.kubernetes.io/instance: {{ $root.Release.Name }}
 app.kubernetes.io/component: {{ index . 1 }}
 {{- end }}
 
-{{/* Of an object: (list $ "api"). */}}
+{{/* Of an object: (list $ "api"). The chart's own go before the user's. */}}
 {{- define "chatbot.labels" -}}
 {{- $root := index . 0 -}}
-{{ include "chatbot.selector" . }}
-app.kubernetes.io/part-of: chatbot
-app.kubernetes.io/version: {{ $root.Chart.AppVersion | quote }}
-app.kubernetes.io/managed-by: {{ $root.Release.Service }}
-helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-" }}
-{{- with $root.Values.commonLabels }}
-{{ toYaml . }}
-{{- end }}
+{{- $own := include "chatbot.selector" . | fromYaml }}
+{{- $_ := set $own "app.kubernetes.io/part-of" "chatbot" }}
+{{- $_ := set $own "app.kubernetes.io/version" $root.Chart.AppVersion }}
+{{- $_ := set $own "app.kubernetes.io/managed-by" $root.Release.Service }}
+{{- $_ := set $own "helm.sh/chart" (printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_" | trunc 63 | trimSuffix "-") }}
+{{- merge $own $root.Values.commonLabels | toYaml }}
 {{- end }}
 
 {{/* Of a pod: (list $ "api" $.Values.api). Without versions, so that a new chart alone restarts no store. */}}

@@ -13,6 +13,11 @@
 {{- $file.existingConfigMap | default ($file.content | empty | ternary "" (printf "%s-upstreams" (include "chatbot.fullname" .))) }}
 {{- end }}
 
+{{- define "chatbot.upstreamsKey" -}}
+{{- $file := .Values.api.upstream.file }}
+{{- if $file.existingConfigMap }}{{ $file.key }}{{ else }}upstreams.toml{{ end }}
+{{- end }}
+
 {{- define "chatbot.apiEnv" -}}
 {{- $api := .Values.api -}}
 {{- if not $api.auth.enabled }}
@@ -25,7 +30,7 @@
 {{- include "chatbot.secretEnv" (list "API_KEY" (include "chatbot.apiKeyRef" .)) }}
 {{- if include "chatbot.upstreamsConfigMap" . }}
 - name: UPSTREAMS_FILE
-  value: /etc/chatbot/upstreams/{{ if $api.upstream.file.existingConfigMap }}{{ $api.upstream.file.key }}{{ else }}upstreams.toml{{ end }}
+  value: /etc/chatbot/upstreams/{{ include "chatbot.upstreamsKey" . }}
 {{- end }}
 {{- with $api.upstream.baseUrl }}
 - name: OPENAI_BASE_URL

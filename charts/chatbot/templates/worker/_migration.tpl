@@ -15,7 +15,8 @@ template:
     {{- end }}
   spec:
     {{- include "chatbot.podSpec" (list . "migrate" $migration 10001) | nindent 4 }}
-    restartPolicy: OnFailure
+    # Not OnFailure: that counts no failure until the last, and takes the log of each away.
+    restartPolicy: Never
     # Each file of the schema is one transaction; nothing is lost with it.
     terminationGracePeriodSeconds: 10
     containers:
