@@ -26,6 +26,7 @@ KINDS = {
 @dataclass
 class FakeApi:
     url: str = ""
+    version: str = "v1.34.0"
     objects: dict[str, Object] = field(default_factory=dict)
     """The live objects by path."""
     asked: list[str] = field(default_factory=list)
@@ -39,7 +40,8 @@ class FakeApi:
         groups = [version for version in KINDS if "/" in version]
         match path.strip("/").split("/"):
             case ["version"]:
-                return {"major": "1", "minor": "34", "gitVersion": "v1.34.0"}
+                major, minor, _ = self.version.removeprefix("v").split(".", 2)
+                return {"major": major, "minor": minor, "gitVersion": self.version}
             case ["api"]:
                 return {"kind": "APIVersions", "versions": ["v1"]}
             case ["apis"]:
@@ -52,7 +54,7 @@ class FakeApi:
 
     def render(self, *layers: Object, name: str = NAME, namespace: str = NAMESPACE, revision: int = 1) -> Rendered:
         """Render as `helm install` or `helm upgrade` does: `lookup` sees what is live here."""
-        with helm_python.Config(kubeconfig_content=self._kubeconfig(namespace), namespace=namespace) as config:
+        with self.config(namespace) as config:
             files = config.render(
                 chart(),
                 merged(*layers),
@@ -63,6 +65,12 @@ class FakeApi:
                 is_upgrade=revision > 1,
             )
         return from_files(files)
+
+    def config(self, namespace: str = NAMESPACE) -> helm_python.Config:
+        """Helm, pointed at this server."""
+        return helm_python.Config(
+            kubeconfig_content=self._kubeconfig(namespace), namespace=namespace, storage_driver="memory"
+        )
 
     def _kubeconfig(self, namespace: str) -> str:
         named = {"cluster": "fake", "user": "fake", "namespace": namespace}

@@ -101,3 +101,18 @@ def test_a_broken_pod_is_caught(path: str, value: object, told: str) -> None:
 def test_every_pod_is_restricted(name: str) -> None:
     found = {owner: faults for owner, pod in example(name).pods() if (faults := violations(pod["spec"]))}
     assert found == {}
+
+
+@pytest.mark.parametrize("name", VALUE_SETS)
+def test_every_component_has_a_service_account_of_its_own_without_a_token(name: str) -> None:
+    rendered = example(name)
+    accounts = {owner: pod["spec"]["serviceAccountName"] for owner, pod in rendered.pods()}
+    assert len(set(accounts.values())) == len(accounts)
+    assert all(account["automountServiceAccountToken"] is False for account in rendered.of("ServiceAccount"))
+    made = {account["metadata"]["name"] for account in rendered.of("ServiceAccount")}
+    brought = {
+        part["serviceAccount"]["name"]
+        for part in VALUE_SETS[name].values()
+        if isinstance(part, dict) and part.get("serviceAccount", {}).get("create") is False
+    }
+    assert set(accounts.values()) == made | brought

@@ -268,6 +268,8 @@ CHANGES: list[tuple[Object, set[str]]] = [
     ({"monitoring": {"podMonitor": {"enabled": True}, "dashboards": {"enabled": True}}}, set()),
     ({"api": {"podAnnotations": {"a": "b"}}}, {"api"}),
     ({"worker": {"batchEntries": 100}}, {"worker"}),
+    ({"api": {"service": {"port": 80}, "drainSeconds": 31}}, {"api"}),
+    ({"extraObjects": [{"apiVersion": "v1", "kind": "ConfigMap", "metadata": {"name": "x"}}]}, set()),
 ]
 
 
@@ -280,6 +282,13 @@ def test_pods_restart_only_for_what_concerns_them(values: Object, restarted: set
         if before.pod(component) != after.pod(component)
     }
     assert changed == restarted
+
+
+def test_a_change_of_the_upstreams_file_restarts_nothing() -> None:
+    """The API reads it again."""
+    one, other = (render(GIVEN, at("api.upstream.file.content", text)) for text in ("a = 1", "a = 2"))
+    assert one.pod("api") == other.pod("api")
+    assert one.of("ConfigMap", "api") != other.of("ConfigMap", "api")
 
 
 def test_checksums_do_not_depend_on_versions(next_version: Path) -> None:

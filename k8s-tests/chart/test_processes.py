@@ -61,6 +61,20 @@ def test_every_setting_of_a_pod_is_in_the_example() -> None:
     assert settings() - in_example() == set()
 
 
+@pytest.mark.parametrize("name", VALUE_SETS)
+def test_services_of_the_namespace_set_no_variables(name: str) -> None:
+    """One that is called `redis` would set REDIS_PORT."""
+    assert [owner for owner, pod in example(name).pods() if pod["spec"].get("enableServiceLinks") is not False] == []
+
+
+@pytest.mark.parametrize("name", VALUE_SETS)
+def test_files_that_are_read_again_are_mounted_as_folders(name: str) -> None:
+    """A `subPath` keeps what it was when the pod started."""
+    for owner, pod in own_pods(example(name)):
+        for container in containers(pod):
+            assert not [mount for mount in container.get("volumeMounts", []) if "subPath" in mount], owner
+
+
 def port_of(pod: Object, name: str) -> int:
     (port,) = (
         port["containerPort"] for one in containers(pod) for port in one.get("ports", []) if port["name"] == name

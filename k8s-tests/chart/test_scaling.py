@@ -147,3 +147,13 @@ def test_kedas_user_in_the_charts_redis_has_a_password_of_its_own() -> None:
         for reference in render(KEDA).one("TriggerAuthentication")["spec"]["secretTargetRef"]
     }
     assert parameters["password"] == {"parameter": "password", "name": FULLNAME, "key": "keda-redis-password"}
+
+
+@pytest.mark.parametrize("password", ["", "some"])
+def test_keda_trusts_the_authority_that_the_worker_trusts(password: str) -> None:
+    tls = {"enabled": True, "caSecret": "ca", "caSecretKey": "root.pem"}
+    external = {"host": "redis.example.org", "password": password, "tls": tls}
+    rendered = render(KEDA, {"redis": {"enabled": False, "external": external}})
+    parameters = {one["parameter"]: one for one in rendered.one("TriggerAuthentication")["spec"]["secretTargetRef"]}
+    assert parameters["ca"] == {"parameter": "ca", "name": "ca", "key": "root.pem"}
+    assert ("password" in parameters) == bool(password)

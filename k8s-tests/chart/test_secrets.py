@@ -177,7 +177,7 @@ def test_what_was_made_stands_nowhere_but_in_the_secret() -> None:
 
 @pytest.mark.parametrize("name", VALUE_SETS)
 def test_no_variable_of_a_pod_holds_a_secret_as_a_value(name: str) -> None:
-    telling = re.compile(r"(PASSWORD|SECRET|TOKEN|API_KEY|_AUTH)$")
+    telling = re.compile(r"(PASSWORD|SECRET|TOKEN|API_KEY|_AUTH|HEADERS)$")
     open_ones = [
         f"{owner}: {variable['name']}"
         for owner, pod in example(name).pods()
