@@ -33,7 +33,7 @@ priorityClassName: {{ . }}
   {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- end }}
-{{- if hasKey $values "rollingUpdate" }}
+{{- if has $component (list "api" "worker") }}
 topologySpreadConstraints:
   {{- if kindIs "slice" $values.topologySpreadConstraints }}
   {{- toYaml $values.topologySpreadConstraints | nindent 2 }}
