@@ -12,8 +12,8 @@ from redis.exceptions import RedisError
 
 from api import history_losses, metrics
 from api.history_losses import Ended
-from core import queue
 from core.epochs import Epochs
+from core.put_back import put_back
 from core.queue import Epoch, Receipt
 
 log = logging.getLogger(__name__)
@@ -81,20 +81,16 @@ class Ring:
         token, restored = secrets.token_hex(16), 0
         while (one := self._take(found.number)) is not None:
             receipt = one.receipt
-            has = max(receipt.first, found.ends.get(receipt.epoch, receipt.first))
-            known, missing = receipt.entries[: has - receipt.first], receipt.entries[has - receipt.first :]
-            stands = [Receipt(found.number, receipt.first + len(known), known)] if known else []
             start = over.start if receipt.epoch == over.number else receipt.first
             try:
+                stands, missing = await put_back(redis, receipt, start, found, token)
                 if missing:
-                    first = receipt.end - len(missing)
-                    stands += await queue.put_back(redis, receipt.epoch, start, first, missing, token)
                     await _show(redis, one)
             except BaseException:
                 self._kept.appendleft(one)
                 self._bytes += one.size
                 raise
-            restored += len(missing)
+            restored += missing
             self._remember_at(one, stands)
         return restored
 
@@ -110,8 +106,7 @@ class Ring:
             async with asyncio.timeout(RECOVERY_SECONDS):
                 while True:
                     try:
-                        where = receipt.epoch, receipt.first, receipt.first
-                        stands = await epochs.recover(*where, receipt.entries, lambda redis: _show(redis, one))
+                        stands = await epochs.recover(receipt, receipt.first, lambda redis: _show(redis, one))
                         return self._remember_at(one, stands)
                     except RedisError:
                         await asyncio.sleep(RECOVERY_PAUSE_SECONDS)

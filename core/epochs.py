@@ -18,6 +18,7 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 
 from core import metrics, queue, store
+from core.put_back import put_back
 from core.queue import Epoch, Receipt
 from core.settings import PostgresSettings, RedisSettings
 
@@ -70,24 +71,19 @@ class Epochs:
         """Whether what an answer of this epoch told may not be in Redis any more."""
         return self._epoch is not None and epoch < self._epoch.number
 
-    async def recover(
-        self, epoch: int, start: int, first: int, entries: list[bytes], show: Callable[[Redis], Awaitable[None]]
-    ) -> list[Receipt]:
-        """Put back what Redis lacks of entries that it acknowledged in an epoch that is over; `first` is their offset.
+    async def recover(self, told: Receipt, start: int, show: Callable[[Redis], Awaitable[None]]) -> list[Receipt]:
+        """Put back what Redis lacks of what it told of in an epoch that is over and began with the offset `start`.
 
-        `show` is called when it lacked some. Tells where all of them stand now. Raises RedisError.
+        `show` is called when it lacked some. Tells where all of it stands now. Raises RedisError.
         """
         async with self._settling:
-            if self._epoch is None or not self.is_over(epoch):
+            if self._epoch is None or not self.is_over(told.epoch):
                 return []
-            has = max(first, self._epoch.ends.get(epoch, first))
-            known, missing = entries[: has - first], entries[has - first :]
-            stand = [Receipt(self._epoch.number, first + len(known), known)] if known else []
+            stands, missing = await put_back(self._redis, told, start, self._epoch, secrets.token_hex(16))
             if missing:
-                stand += await queue.put_back(self._redis, epoch, start, has, missing, secrets.token_hex(16))
                 await show(self._redis)
-                metrics.PUT_BACK.inc(len(missing))
-            return stand
+                metrics.PUT_BACK.inc(missing)
+            return stands
 
     async def greet(self, connection: Connection) -> None:
         """Make sure of the epoch before a new connection is used. Raises redis's ConnectionError when that fails."""

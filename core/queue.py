@@ -167,10 +167,6 @@ async def depth(redis: Redis) -> int:
 
 _renew = Script(_SCRIPTS / "renew.lua", allow_oom=True, opens_epoch=True)
 _report = Script(_SCRIPTS / "report.lua", allow_oom=True)
-_put_back = Script(_SCRIPTS / "put_back.lua", allow_oom=True)
-# Per call: Redis serves nobody else meanwhile, and one that takes longer than the socket's time-out is sent again.
-PUT_BACK_ENTRIES = 100
-PUT_BACK_BYTES = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -223,22 +219,6 @@ def _epoch(reply: Any) -> Epoch | None:  # noqa: ANN401 - what renew.lua answers
 async def report(redis: Redis, known: tuple[int, int, int] | None, *, lost: bool, checked: bool) -> None:
     """Tell what is known of an ended epoch, (epoch, start, tail), and whether Redis lacks some of it."""
     await _report(redis, *(known or ("", "", "")), int(lost), int(checked))
-
-
-async def put_back(redis: Redis, epoch: int, start: int, first: int, entries: list[bytes], token: str) -> list[Receipt]:
-    """Queue entries again that Redis lacks, and show them to readers; `first` is the offset of the first one.
-
-    Tells where they stand now.
-    """
-    receipts: list[Receipt] = []
-    chunk: list[bytes] = []
-    for index, entry in enumerate(entries, 1):
-        chunk.append(entry)
-        if index == len(entries) or len(chunk) == PUT_BACK_ENTRIES or sum(map(len, chunk)) >= PUT_BACK_BYTES:
-            now, end = await _put_back(redis, epoch, start, first + index - len(chunk), token, *chunk)
-            receipts.append(Receipt(int(now), end, chunk))
-            chunk = []
-    return receipts
 
 
 async def reports(redis: Redis) -> list[bytes]:

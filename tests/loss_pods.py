@@ -277,4 +277,4 @@ class Worker(Process):
     async def give_back(self, held: Held) -> None:
         lease = held.lease
         if not await queue.release(self.stores.server.client, lease, ended=True, failed=False):
-            await self.epochs.recover(lease.epoch, lease.start, lease.first, lease.entries, nothing_shown)
+            await self.epochs.recover(lease.told, lease.start, nothing_shown)

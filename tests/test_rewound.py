@@ -11,7 +11,8 @@ from api import history, history_changes, history_losses
 from api.history_losses import Ended
 from api.lanes import Lanes
 from core import queue
-from core.queue import META, QUEUE, Receipt
+from core.put_back import put_back
+from core.queue import META, QUEUE, Epoch, Receipt
 from tests.entries import TENANT, empty_queue
 from tests.hot_turns import (
     CONVERSATION,
@@ -66,9 +67,9 @@ class Copy:
         await queue.report(redis, None, lost=True, checked=True)
 
 
-async def put_back(redis: Redis, receipt: Receipt | None) -> None:
+async def bring_back(redis: Redis, receipt: Receipt | None) -> None:
     assert receipt is not None
-    await queue.put_back(redis, receipt.epoch, 0, receipt.first, receipt.entries, "put back")
+    await put_back(redis, receipt, 0, Epoch(receipt.epoch + 1, 0, checked=False, ends={}), "put back")
 
 
 async def ended(lanes: Lanes, one: history.Opening, *said: str) -> tuple[Receipt, Ended]:
@@ -86,7 +87,7 @@ async def test_a_turn_that_has_ended_frees_its_key(redis: Redis, lanes: Lanes, p
     copy = await Copy.of(redis)
     receipt, end = await ended(lanes, one, *produced)
     await copy.restore(redis)
-    await put_back(redis, receipt)
+    await bring_back(redis, receipt)
     await history_losses.restore_response(redis, end, receipt.entries[-1])
     assert (await redis.ttl(f"idem:{TENANT}:key") > 0) == bool(produced)
 
@@ -99,8 +100,8 @@ async def test_a_response_that_was_deleted_holds_no_lock(redis: Redis, lanes: La
     receipt, end = await ended(lanes, one, "b", "c")
     deleted = await history_changes.delete_response(redis, TENANT, one.response, CONVERSATION, None, None)
     await copy.restore(redis)
-    await put_back(redis, deleted.queued)
-    await put_back(redis, receipt)
+    await bring_back(redis, deleted.queued)
+    await bring_back(redis, receipt)
     await history_losses.restore_response(redis, end, receipt.entries[-1])
     assert not await redis.hexists(f"conv:{TENANT}:{CONVERSATION}", "lock")
 
@@ -116,7 +117,7 @@ async def test_a_conversation_that_was_deleted_takes_its_turn_along(
     deleted = await history_changes.delete_conversation(redis, TENANT, CONVERSATION)
     await copy.restore(redis)
     if remembered:
-        await put_back(redis, deleted.queued)
+        await bring_back(redis, deleted.queued)
     else:
         await redis.hset(META, "lost_ms", 0)
         ticket = await history_changes.take_ticket(redis, TENANT, CONVERSATION)
@@ -133,16 +134,16 @@ async def test_what_comes_late_of_a_deleted_conversation(redis: Redis) -> None:
     item = await history_changes.append(redis, TENANT, CONVERSATION, [("msg_x", said("msg_x", "x"))], 1000)
     deleted = await history_changes.delete_conversation(redis, TENANT, CONVERSATION)
     await empty_queue(redis)
-    await put_back(redis, deleted.queued)
+    await bring_back(redis, deleted.queued)
     await drain(redis)
-    await put_back(redis, item.queued)
+    await bring_back(redis, item.queued)
 
 
 async def test_a_conversation_whose_creation_is_lost_goes_on(redis: Redis) -> None:
     await create(redis)
     item = await history_changes.append(redis, TENANT, CONVERSATION, [("msg_x", said("msg_x", "x"))], 1000)
     await empty_queue(redis)
-    await put_back(redis, item.queued)
+    await bring_back(redis, item.queued)
     await redis.hset(META, "lost_ms", 0)
     ticket = await history_changes.take_ticket(redis, TENANT, CONVERSATION)
     assert ticket is not None
@@ -169,7 +170,7 @@ async def test_large_entries_are_put_back_a_few_at_a_time(redis: Redis) -> None:
     appended = await history_changes.append(redis, TENANT, CONVERSATION, items, 1000)
     await empty_queue(redis)
     await redis.config_resetstat()
-    await put_back(redis, appended.queued)
+    await bring_back(redis, appended.queued)
     assert await redis.llen(QUEUE) == len(items)
     assert (await redis.info("commandstats"))["cmdstat_evalsha"]["calls"] == len(items) / 2
 
@@ -181,7 +182,7 @@ async def test_what_is_put_back_twice_is_shown_once(redis: Redis) -> None:
     )
     await empty_queue(redis)
     for _ in range(2):
-        await put_back(redis, item.queued)
+        await bring_back(redis, item.queued)
     elements = cast("list[bytes]", await redis.lrange(f"items:{TENANT}:{CONVERSATION}", 0, -1))
     assert [element.partition(b" ")[2] for element in elements] == [said("msg_x", "x"), said("msg_y", "y")]
     await redis.ltrim(QUEUE, 0, -3)  # PostgreSQL absorbs the second ones

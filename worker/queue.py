@@ -11,7 +11,7 @@ from pathlib import Path
 
 from redis.asyncio import Redis
 
-from core.queue import ACKED, ATTEMPTS, BELL, LEASES, META, QUEUE, Script
+from core.queue import ACKED, ATTEMPTS, BELL, LEASES, META, QUEUE, Receipt, Script
 
 # A dead worker's range is taken over after this long. The holder renews three times as often, and its PostgreSQL
 # session ends by itself before (core/store.py).
@@ -59,6 +59,10 @@ class Lease:
     asked_ns: int = field(default=0, kw_only=True)
     """When the claim went out and when it was answered, in Unix time."""
     claimed_ns: int = field(default=0, kw_only=True)
+
+    @property
+    def told(self) -> Receipt:
+        return Receipt(self.epoch, self.end, self.entries)
 
     @property
     def suspect(self) -> bool:

@@ -225,7 +225,7 @@ async def _release(writer: Writer, lease: Lease, *, ended: bool, failed: bool) -
         async with asyncio.timeout(RELEASE_SECONDS):
             if not await queue.release(writer.redis, lease, ended=ended, failed=failed):
                 # Should Redis have lost the range, this was the last copy of it.
-                await writer.epochs.recover(lease.epoch, lease.start, lease.first, lease.entries, nothing_shown)
+                await writer.epochs.recover(lease.told, lease.start, nothing_shown)
     except (RedisError, OSError, TimeoutError) as error:
         log.warning("a range could not be given back, its lease runs out", extra={"trouble": describe(error)})
 
