@@ -143,8 +143,10 @@ def test_a_disruption_budget_is_there_only_with_more_than_one_pod(component: str
         rendered = render(values)
         spec = rendered.one("PodDisruptionBudget", component)["spec"]
         # Never minAvailable: with as many pods as it names no node could be drained any more.
-        assert spec.keys() == {"maxUnavailable", "selector"}
+        assert spec.keys() == {"maxUnavailable", "unhealthyPodEvictionPolicy", "selector"}
         assert spec["maxUnavailable"] == 1
+        # Else no node could be drained while a store is away: no worker is ready then.
+        assert spec["unhealthyPodEvictionPolicy"] == "AlwaysAllow"
         assert spec["selector"] == rendered.one("Deployment", component)["spec"]["selector"]
 
 

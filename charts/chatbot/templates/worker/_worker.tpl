@@ -12,7 +12,8 @@
 {{- if .Values.redis.enabled -}}
 {{ include "chatbot.redisHost" . }}.{{ .Release.Namespace }}.svc:6379
 {{- else -}}
-{{ .Values.redis.external.host }}:{{ .Values.redis.external.port | int }}
+{{- $host := .Values.redis.external.host -}}
+{{ $host }}{{ if not (contains "." $host) }}.{{ .Release.Namespace }}.svc{{ end }}:{{ .Values.redis.external.port | int }}
 {{- end }}
 {{- end }}
 
