@@ -85,7 +85,7 @@ def trace_word(trace: str) -> str:
 
 
 def trace_of(entry: bytes) -> str:
-    """The span that wrote an entry, as tracing.read_carried takes it; empty for most."""
+    """The span that wrote an entry, as places.read_carried takes it; empty for most."""
     at = entry.find(_TRACE, 0, MAX_HEADER_BYTES)
     if at < 0 or entry.find(b"\n", 0, at) >= 0:
         return ""

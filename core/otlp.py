@@ -36,8 +36,9 @@ from opentelemetry.trace import (
 from opentelemetry.util.re import parse_env_headers
 from opentelemetry.util.types import Attributes as OtelAttributes
 
+from core.places import Place
 from core.settings import TraceSettings
-from core.tracing import Attributes, Kind, Place
+from core.tracing import Attributes, Kind
 from core.version import VERSION
 
 log = logging.getLogger(__name__)

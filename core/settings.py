@@ -14,6 +14,8 @@ N = TypeVar("N", int, float)
 SAMPLERS = tuple(
     f"{parent}{root}" for parent in ("parentbased_", "") for root in ("always_on", "always_off", "traceidratio")
 )
+# OpenTelemetry's older and newer words.
+WITH_CONTENT = ("true", "span_only", "span_and_event")
 
 
 class SettingsError(Exception):
@@ -109,6 +111,8 @@ class TraceSettings:
     resource: str = ""
     sampler: str = "parentbased_always_on"
     ratio: float = 1.0
+    content: bool = False
+    """Whether the spans of models have what was said."""
 
 
 def redis_settings(environment: Environment) -> RedisSettings:
@@ -193,6 +197,7 @@ def trace_settings(environment: Environment) -> TraceSettings:
         environment.text("OTEL_RESOURCE_ATTRIBUTES"),
         environment.choice("OTEL_TRACES_SAMPLER", "parentbased_always_on", SAMPLERS),
         environment.fraction("OTEL_TRACES_SAMPLER_ARG", 1),
+        environment.text("OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT").lower() in WITH_CONTENT,
     )
 
 

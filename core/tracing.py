@@ -6,12 +6,12 @@ docs/observability.md tells which spans there are.
 """
 
 import asyncio
-import re
 from collections.abc import Mapping, Sequence
 from contextvars import ContextVar, Token
 from types import TracebackType
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from typing import TYPE_CHECKING, Literal
 
+from core.places import Place
 from core.settings import TraceSettings
 
 if TYPE_CHECKING:
@@ -22,22 +22,12 @@ if TYPE_CHECKING:
 Kind = Literal["internal", "server", "client", "consumer"]
 Attributes = Mapping[str, str | bool | int | float | Sequence[str]]
 
-# Version, trace, span, flags; a version after ours may have more behind them.
-TRACEPARENT = re.compile(r"(?!ff)([0-9a-f]{2})-(?!0{32})([0-9a-f]{32})-(?!0{16})([0-9a-f]{16})-([0-9a-f]{2})(-.*)?")
-
 _current: ContextVar["Span | None"] = ContextVar("span", default=None)
-
-
-class Place(NamedTuple):
-    """A span of any process."""
-
-    trace_id: int
-    span_id: int
-    sampled: bool
 
 
 class _Process:
     collector: "Collector | None" = None
+    content = False
 
 
 def start(settings: TraceSettings, service: str) -> None:
@@ -45,7 +35,7 @@ def start(settings: TraceSettings, service: str) -> None:
     if settings.endpoint:
         from core.otlp import Collector  # noqa: PLC0415 - some 20 MB and 0.2 s that only those pay who trace
 
-        _Process.collector = Collector(settings, service)
+        _Process.collector, _Process.content = Collector(settings, service), settings.content
 
 
 def stop() -> None:
@@ -58,12 +48,9 @@ def on() -> bool:
     return _Process.collector is not None
 
 
-def read_traceparent(text: str) -> Place | None:
-    """None for what the W3C's Trace Context doesn't allow: such a header is as good as none."""
-    found = TRACEPARENT.fullmatch(text)
-    if found is None or (found[1] == "00" and found[5]):
-        return None
-    return Place(int(found[2], 16), int(found[3], 16), bool(int(found[4], 16) & 1))
+def content() -> bool:
+    """Whether the operator wants what was said in spans."""
+    return _Process.content
 
 
 def _place(span: "Span") -> Place:
@@ -90,22 +77,15 @@ def here() -> Place | None:
 
 
 def carried() -> str:
-    """The current span for who goes on with it later (`read_carried`); empty unless the collector gets it."""
-    span = recorded()
-    return "" if span is None else "{:032x}-{:016x}".format(*_place(span)[:2])
-
-
-def read_carried(text: str) -> Place | None:
-    return read_traceparent(f"00-{text}-01")
+    """The current span for who goes on with it later (`places.read_carried`); empty unless the collector gets it."""
+    place = here()
+    return "" if place is None else place.carried()
 
 
 def traceparent() -> str:
     """What a server that is asked now goes on from; empty while there is no trace."""
     span = _current.get()
-    if span is None:
-        return ""
-    trace, own, sampled = _place(span)
-    return f"00-{trace:032x}-{own:016x}-{'01' if sampled else '00'}"
+    return "" if span is None else _place(span).traceparent()
 
 
 def recorded() -> "Span | None":

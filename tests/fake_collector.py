@@ -44,6 +44,7 @@ class Collector:
     hangs: bool = False
     status: int = 200
     asked: int = 0
+    refused: int = 0
     spans: list[Received] = field(default_factory=list)
     resources: dict[str, dict[str, Value]] = field(default_factory=dict)
     """The attributes of each service."""
@@ -74,6 +75,7 @@ class Collector:
         if self.hangs:
             await asyncio.Event().wait()
         if self.status != 200:
+            self.refused += 1
             return web.Response(status=self.status)
         self.headers.append(dict(request.headers))
         self.bodies.append(body)

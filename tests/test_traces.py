@@ -11,8 +11,8 @@ import pytest
 from redis.asyncio import Redis
 from websockets.asyncio.client import connect
 
+from core.places import read_traceparent
 from core.queue import QUEUE
-from core.tracing import read_traceparent
 from local.children import free_port
 from tests.conftest import StartService
 from tests.entries import item

@@ -10,6 +10,7 @@ from redis.asyncio import Redis
 
 from core import tracing
 from core.entry import trace_of
+from core.places import Place, read_carried
 from core.queue import QUEUE
 from worker import queue
 from worker.queue import Lease
@@ -54,6 +55,6 @@ def committed(lease: Lease) -> None:
             tracing.record(f"store {QUEUE}", "consumer", told, start_ns=lease.asked_ns, links=[batch])
 
 
-def _writers(lease: Lease) -> list[tracing.Place]:
+def _writers(lease: Lease) -> list[Place]:
     marks = filter(None, map(trace_of, lease.entries))
-    return [place for mark in marks if (place := tracing.read_carried(mark)) is not None]
+    return [place for mark in marks if (place := read_carried(mark)) is not None]

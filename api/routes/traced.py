@@ -5,6 +5,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from api.routes.edge import HOT_PATH
 from api.tenants import Caller
 from core import tracing
+from core.places import Place, read_traceparent
 
 # Of names there must be few; whatever else a client sends is its own invention.
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -57,7 +58,7 @@ class Traced:
                     span.set_attribute("chatbot.tenant", caller.tenant)
 
 
-def _sender(scope: Scope) -> tracing.Place | None:
+def _sender(scope: Scope) -> Place | None:
     """Two headers are as bad as a wrong one."""
     found = [value for name, value in scope["headers"] if name == b"traceparent"]
-    return tracing.read_traceparent(found[0].decode("latin-1")) if len(found) == 1 else None
+    return read_traceparent(found[0].decode("latin-1")) if len(found) == 1 else None

@@ -21,6 +21,7 @@ from api.turn.follow import ended_body
 from api.turn.rebuilding import rebuild
 from api.turn.takeup import MOST_TAKEUPS, take_up
 from core import tracing
+from core.places import Place, read_carried
 from core.store import UNREACHABLE
 
 log = logging.getLogger(__name__)
@@ -74,9 +75,9 @@ async def close_orphan(connections: Connections, tenant: str, response: str, *, 
         raise
 
 
-def _trace(orphan: Orphan) -> tracing.Place | None:
+def _trace(orphan: Orphan) -> Place | None:
     """Where its request was traced: what becomes of it is told there."""
-    return tracing.read_carried(orjson.loads(orphan.request).get("trace", "")) if tracing.on() else None
+    return read_carried(orjson.loads(orphan.request).get("trace", "")) if tracing.on() else None
 
 
 async def _end(connections: Connections, tenant: str, response: str, token: str, orphan: Orphan) -> None:

@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from api.upstream.exchange import Ask, Delta, Finish, Usage
+from api.upstream.said import Heard, input_messages, instructions
 from core import tracing
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ OPTIONS = {
 
 
 class Question:
-    """A question under way; `deltas` is what was answered so far."""
+    """A question under way."""
 
     def __init__(self, span: "Span", ask: Ask) -> None:
         self.span = span
@@ -29,11 +30,14 @@ class Question:
         self._asked_at = time.monotonic()
         self._seconds: float | None = None
         self._last: list[Delta] = []
+        self._heard = Heard() if tracing.content() else None
 
     def hear(self, deltas: list[Delta]) -> None:
         if self._seconds is None:
             self._seconds = time.monotonic() - self._asked_at
         self._last = deltas
+        if self._heard is not None:
+            self._heard.add(deltas)
 
     def end(self, error: BaseException | None) -> None:
         if self._seconds is not None:
@@ -46,6 +50,14 @@ class Question:
                     self.span.set_attribute("gen_ai.response.finish_reasons", [reason])
                 case _:
                     pass
+        if self._heard is not None:
+            self.span.set_attributes(
+                {
+                    "gen_ai.system_instructions": instructions(self._ask),
+                    "gen_ai.input.messages": input_messages(self._ask),
+                    "gen_ai.output.messages": self._heard.messages(),
+                }
+            )
         tracing.end(self.span, error)
 
 

@@ -1,0 +1,202 @@
+"""Traces without a collector, with a dead or hanging one, at SIGTERM, and what must never be in them."""
+
+import functools
+import secrets
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import orjson
+import pytest
+from redis.asyncio import Redis
+
+from core.settings import Environment, trace_settings
+from local.children import free_port
+from tests.conftest import StartService
+from tests.fake_collector import Collector, collecting
+from tests.running import Part, Service, run_worker
+from tests.talking import Json, asked, drained
+from tests.test_traces import SOON, Client, batch_of, marked
+from tests.waiting import wait_until
+
+pytestmark = pytest.mark.anyio
+
+FAILING = "the collector does not take traces"
+BACK = "the collector takes traces again"
+# The exporter waits 10 s for an answer, and our own grace is 3 s: with these in use it is the second that counts.
+IN_TIME_SECONDS = 9.0
+# Loaded with the exporter, and with nothing else of ours.
+PROTOBUF = "google/_upb"
+
+
+@pytest.fixture
+async def collector(anyio_backend: str) -> AsyncIterator[Collector]:  # noqa: ARG001 - one event loop for all
+    async with collecting(free_port()) as running:
+        yield running
+
+
+@asynccontextmanager
+async def running(
+    start_service: StartService, collector: Collector, upstream: Part, **settings: str
+) -> AsyncIterator[Service]:
+    """A service that ends before its collector does."""
+    url = f"http://{upstream.host}:{upstream.port}/v1"
+    tracing = {"OTEL_EXPORTER_OTLP_ENDPOINT": collector.url, "OTEL_BSP_SCHEDULE_DELAY": SOON}
+    service = await start_service(OPENAI_BASE_URL=url, MODEL="fake", **{**tracing, **settings})
+    try:
+        yield service
+    finally:
+        await service.close()
+
+
+def lines(part: Part, message: str) -> list[Json]:
+    return [line for line in map(orjson.loads, part.log_text().splitlines()) if message in line["message"]]
+
+
+async def test_off_without_a_collector(
+    collector: Collector, start_service: StartService, upstream: Part, redis: Redis
+) -> None:
+    """Not even OpenTelemetry is loaded, and variables that others need change nothing."""
+    settings = {"OTEL_EXPORTER_OTLP_ENDPOINT": "", "OTEL_TRACES_SAMPLER": "xray"}
+    client, words = Client(), secrets.token_hex(8)
+    async with running(start_service, collector, upstream, **settings) as service:
+        service.worker.pause()
+        await client.ask(service, input=words)
+        assert await marked(redis) == [False] * 3
+        service.worker.resume()
+        await drained(redis)
+        for part in (service.api, service.worker):
+            assert PROTOBUF not in Path(f"/proc/{part.pid}/maps").read_text(encoding="utf-8")
+    [question] = await asked(upstream, words)
+    assert "traceparent" not in question["headers"]
+
+
+def test_off_where_it_is_disabled() -> None:
+    named = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318"}
+    assert trace_settings(Environment(named)).endpoint == "http://collector:4318/v1/traces"
+    assert trace_settings(Environment({**named, "OTEL_SDK_DISABLED": "true"})).endpoint == ""
+
+
+async def test_the_last_traces_are_sent_at_the_end(
+    collector: Collector, start_service: StartService, upstream: Part, redis: Redis
+) -> None:
+    """Both are told to stop long before the next batch of spans would go, as a worker is that is scaled to zero."""
+    client = Client()
+    async with running(start_service, collector, upstream, OTEL_BSP_SCHEDULE_DELAY="600000") as service:
+        await client.ask(service, input="hello")
+        await drained(redis)
+        assert collector.spans == []
+        assert (await service.worker.terminate(), await service.api.terminate()) == (0, 0)
+    _, batch = await batch_of(collector, client.trace)
+    assert "EVALSHA ack" in collector.names(batch.trace)
+    assert {"POST /v1/responses", "turn", "EVALSHA finish"} <= set(collector.names(client.trace))
+
+
+async def test_a_collector_that_hangs(
+    collector: Collector, start_service: StartService, upstream: Part, redis: Redis
+) -> None:
+    """Turns are answered and stored, both processes end in time, and say what they could not do."""
+    collector.hangs = True
+    small = {"OTEL_BSP_MAX_QUEUE_SIZE": "16", "OTEL_BSP_MAX_EXPORT_BATCH_SIZE": "8"}
+    async with running(start_service, collector, upstream, **small) as service:
+        for _ in range(20):
+            await Client().ask(service, input="hello")
+        await drained(redis)
+        await wait_until(lambda: collector.asked >= 2, "both processes to wait for the collector")
+        for part in (service.api, service.worker):
+            began = time.monotonic()
+            assert await part.terminate() == 0
+            assert time.monotonic() - began < IN_TIME_SECONDS
+            assert len(lines(part, "the last traces were not sent")) == 1
+            assert not lines(part, "Queue full")
+
+
+async def test_a_collector_that_refuses_is_told_of_once(
+    collector: Collector, start_service: StartService, upstream: Part
+) -> None:
+    collector.status = 400
+    async with running(start_service, collector, upstream, OTEL_BSP_MAX_EXPORT_BATCH_SIZE="2") as service:
+        await Client().ask(service, input="hello")
+        await wait_until(lambda: collector.refused >= 2 * 3, "several batches to be refused")
+        collector.status = 200
+        await Client().ask(service, input="hello")
+        for part in (service.api, service.worker):
+            await wait_until(functools.partial(lines, part, BACK), "the news")
+            assert len(lines(part, FAILING)) == len(lines(part, BACK)) == 1
+            assert not [line for line in lines(part, "") if line["logger"].startswith("opentelemetry")]
+
+
+KINDS = ("instructions", "input", "tool", "arguments", "text")
+CANARIES = {name: f"canary-{name}-{secrets.token_hex(4)}" for name in KINDS}
+SAID = [
+    {"type": "message", "role": "user", "content": CANARIES["input"]},
+    {"type": "function_call", "call_id": "call_1", "name": "look", "arguments": CANARIES["arguments"]},
+    {"type": "function_call_output", "call_id": "call_1", "output": CANARIES["tool"]},
+    {"type": "message", "role": "user", "content": [{"type": "input_text", "text": CANARIES["text"]}]},
+]
+
+
+async def say_canaries(client: Client, service: Service, collector: Collector) -> None:
+    """Content wherever a client may put some, and a provider that sends back what it should not."""
+    body: Json = {"instructions": CANARIES["instructions"], "input": SAID, "model": "fake-history"}
+    await client.send("POST", f"{service.url}/responses", {**body, "stream": True})
+    await client.send("POST", f"{service.url}/responses", {**body, "model": "fake-echo-key"}, status=400)
+    await client.send("GET", f"{service.url}/conversations?q={CANARIES['text']}")
+    await batch_of(collector, client.trace)
+    await collector.one("GET /v1/conversations", client.trace)
+    await collector.one("chat fake-echo-key", client.trace)
+
+
+async def test_no_content_and_no_secret(collector: Collector, start_service: StartService, upstream: Part) -> None:
+    secret = f"sk-{secrets.token_hex(16)}"
+    async with running(start_service, collector, upstream, OPENAI_API_KEY=secret) as service:
+        await say_canaries(Client(), service, collector)
+    sent = b"".join(collector.bodies)
+    for canary in (*CANARIES.values(), secret):
+        assert canary.encode() not in sent
+
+
+async def test_content_where_it_is_wanted(collector: Collector, start_service: StartService, upstream: Part) -> None:
+    client, secret = Client(), f"sk-{secrets.token_hex(16)}"
+    wanted = {"OTEL_INSTRUMENTATION_GENAI_CAPTURE_MESSAGE_CONTENT": "true", "OPENAI_API_KEY": secret}
+    async with running(start_service, collector, upstream, **wanted) as service:
+        await say_canaries(client, service, collector)
+        tool = {"type": "function", "name": "look", "parameters": {}}
+        await client.ask(service, model="fake-tool", input="look", tools=[tool])
+        called = (await collector.one("chat fake-tool", client.trace)).attributes
+    chat = (await collector.one("chat fake-history", client.trace)).attributes
+    text = {name: {"type": "text", "content": canary} for name, canary in CANARIES.items()}
+    assert orjson.loads(str(chat["gen_ai.system_instructions"])) == [text["instructions"]]
+    call = {"type": "tool_call", "id": "call_1", "name": "look", "arguments": CANARIES["arguments"]}
+    result = {"type": "tool_call_response", "id": "call_1", "response": [text["tool"]]}
+    assert orjson.loads(str(chat["gen_ai.input.messages"])) == [
+        {"role": "user", "parts": [text["input"]]},
+        {"role": "assistant", "parts": [call]},
+        {"role": "tool", "parts": [result]},
+        {"role": "user", "parts": [text["text"]]},
+    ]
+    [answer] = orjson.loads(str(chat["gen_ai.output.messages"]))
+    assert (answer["role"], answer["finish_reason"]) == ("assistant", "stop")
+    assert CANARIES["text"] in answer["parts"][0]["content"]
+    assert orjson.loads(str(called["gen_ai.output.messages"])) == [
+        {
+            "role": "assistant",
+            "parts": [{"type": "tool_call", "id": "call_fake", "name": "look", "arguments": '{"city": "Oslo"}'}],
+            "finish_reason": "tool_call",
+        }
+    ]
+    assert secret.encode() not in b"".join(collector.bodies)
+
+
+async def test_wrong_settings_are_told() -> None:
+    settings = {
+        "OTEL_EXPORTER_OTLP_ENDPOINT": "collector:4318",
+        "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc",
+        "OTEL_TRACES_SAMPLER": "most",
+        "OTEL_TRACES_SAMPLER_ARG": "2",
+    }
+    status, _, errors = await run_worker(settings)
+    assert status == 2
+    for name in settings:
+        assert name in errors
