@@ -12,6 +12,7 @@ import pytest
 from redis.asyncio import Redis
 
 from core.settings import Environment, trace_settings
+from core.tracing import error_type
 from local.children import free_port
 from tests.conftest import StartService
 from tests.fake_collector import Collector, collecting
@@ -76,6 +77,26 @@ def test_off_where_it_is_disabled() -> None:
     named = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318"}
     assert trace_settings(Environment(named)).endpoint == "http://collector:4318/v1/traces"
     assert trace_settings(Environment({**named, "OTEL_SDK_DISABLED": "true"})).endpoint == ""
+
+
+async def test_a_sampler_that_follows_clients(
+    collector: Collector, start_service: StartService, upstream: Part, redis: Redis
+) -> None:
+    """None of its own; of clients' turns all, the batch with them."""
+    sampler = {"OTEL_TRACES_SAMPLER": "parentbased_traceidratio", "OTEL_TRACES_SAMPLER_ARG": "0"}
+    client, nobody = Client(), Client()
+    nobody.traceparent = ""
+    async with running(start_service, collector, upstream, **sampler) as service:
+        await nobody.ask(service, input="hello")
+        await drained(redis)
+        await client.ask(service, input="hello")
+        _, batch = await batch_of(collector, client.trace)
+        assert await collector.one("COPY items", batch.trace)
+    assert {span.trace for span in collector.spans} == {client.trace, batch.trace}
+
+
+def test_an_error_is_told_without_its_words() -> None:
+    assert error_type(ValueError("what was said")) == "ValueError"
 
 
 async def test_the_last_traces_are_sent_at_the_end(
