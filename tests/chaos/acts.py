@@ -8,7 +8,7 @@ import orjson
 
 from core.queue import SOCKET_TIMEOUT_SECONDS
 from tests.chaos.said import Keyed, Talk, answered, text_of
-from tests.chaos.stage import Json, Pod, Stage
+from tests.chaos.scene import Address, Json, Scene
 
 APPENDED = 20
 TERMINAL = ("response.completed", "response.incomplete", "response.failed")
@@ -16,7 +16,7 @@ TERMINAL = ("response.completed", "response.incomplete", "response.failed")
 LOOKED_AT, LISTED = 10, 100
 
 
-async def begin_talk(stage: Stage, pod: Pod) -> Talk:
+async def begin_talk(stage: Scene, pod: Address) -> Talk:
     status, answer = await stage.post(pod, "conversations", {})
     assert status == 200, answer
     talk = Talk(answer["id"])
@@ -24,21 +24,21 @@ async def begin_talk(stage: Stage, pod: Pod) -> Talk:
     return talk
 
 
-async def append(stage: Stage, pod: Pod, talk: Talk, count: int = APPENDED, texts: list[str] | None = None) -> int:
+async def append(stage: Scene, pod: Address, talk: Talk, count: int = APPENDED, texts: list[str] | None = None) -> int:
     """Add items to a conversation; the status, 0 without an answer."""
     said = texts or [stage.ledger.text() for _ in range(count)]
     items = [{"type": "message", "role": "user", "content": text} for text in said]
     return await _attempt(stage, pod, talk, f"conversations/{talk.conversation}/items", {"items": items}, said)
 
 
-async def turn(stage: Stage, pod: Pod, talk: Talk, *, text: str = "", **fields: object) -> int:
+async def turn(stage: Scene, pod: Address, talk: Talk, *, text: str = "", **fields: object) -> int:
     """A turn that is not streamed; the echo answers what was said, other models what they like."""
     said = text or stage.ledger.text()
     body = {"input": said, "conversation": talk.conversation, **fields}
     return await _attempt(stage, pod, talk, "responses", body, [said])
 
 
-async def keyed_turn(stage: Stage, pod: Pod, talk: Talk) -> int:
+async def keyed_turn(stage: Scene, pod: Address, talk: Talk) -> int:
     """A turn with an Idempotency-Key; one that was not answered is asked again, with its key, and by any process."""
     if talk.asking is None:
         talk.asking = Keyed(stage.ledger.text(), str(uuid.uuid4()))
@@ -51,7 +51,7 @@ async def keyed_turn(stage: Stage, pod: Pod, talk: Talk) -> int:
 
 
 async def _attempt(
-    stage: Stage, pod: Pod, talk: Talk, path: str, body: Json, said: list[str], key: str = ""
+    stage: Scene, pod: Address, talk: Talk, path: str, body: Json, said: list[str], key: str = ""
 ) -> int:  # fmt: skip
     stage.ledger.operations += 1
     try:
@@ -76,7 +76,7 @@ async def _attempt(
     return status
 
 
-async def streamed_turn(stage: Stage, pod: Pod, talk: Talk, **fields: object) -> str:
+async def streamed_turn(stage: Scene, pod: Address, talk: Talk, **fields: object) -> str:
     """Listen to the end; the terminal event's type, or what went wrong instead."""
     ledger, said = stage.ledger, stage.ledger.text()
     ledger.operations += 1
@@ -107,7 +107,7 @@ async def streamed_turn(stage: Stage, pod: Pod, talk: Talk, **fields: object) ->
     return end
 
 
-async def look(stage: Stage, pod: Pod, talk: Talk) -> None:
+async def look(stage: Scene, pod: Address, talk: Talk) -> None:
     """A reader sees what was acknowledged last, from any process; note it if not.
 
     But for readers who find Redis away, or their way to it cut: they see what PostgreSQL has.
@@ -128,7 +128,7 @@ async def look(stage: Stage, pod: Pod, talk: Talk) -> None:
         stage.ledger.stale.append(f"{talk.conversation} showed {seen} instead of {newest} (status {status})")
 
 
-async def delete(stage: Stage, pod: Pod, talk: Talk) -> int:
+async def delete(stage: Scene, pod: Address, talk: Talk) -> int:
     """The whole conversation; the status, 0 without an answer."""
     stage.ledger.operations += 1
     sure = talk.deleted is not None

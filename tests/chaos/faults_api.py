@@ -15,7 +15,8 @@ from tests.chaos.gate import learn
 from tests.chaos.judge import listed
 from tests.chaos.registry import fault
 from tests.chaos.said import Talk, answered
-from tests.chaos.stage import Json, Pod, Stage, held
+from tests.chaos.scene import Json
+from tests.chaos.stage import Pod, Stage, held
 from tests.chaos.users import load
 from tests.entries import TENANT
 from tests.waiting import wait_until

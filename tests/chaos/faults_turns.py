@@ -11,7 +11,8 @@ from tests.chaos.acts import begin_talk
 from tests.chaos.faults_api import asks, raw_stream
 from tests.chaos.registry import fault
 from tests.chaos.said import answered
-from tests.chaos.stage import Json, Pod, Stage
+from tests.chaos.scene import Json
+from tests.chaos.stage import Pod, Stage
 from tests.chaos.users import fill, load
 from tests.waiting import wait_until
 

@@ -22,12 +22,12 @@ from local.embedded import PLAIN_ENVIRONMENT, VALKEY_SERVER, VALKEY_SETTINGS, st
 from local.parts import migrate, spawn_module, start_module
 from tests.chaos.gate import Gate, gate_to
 from tests.chaos.said import Ledger
+from tests.chaos.scene import Address, Json
 from tests.chaos.shim import Shim, make_shim
 from tests.fake_upstream import fake_upstream_in
 from tests.running import Folder, Part, Postgres, postgres_in, run_worker, service_on
 from tests.waiting import wait_until
 
-Json = dict[str, Any]
 # A whole takeover: the lease of 15 s, the idle worker's next look, and a busy machine.
 TAKEOVER_SECONDS = 30.0
 DRAIN_SECONDS = 90.0
@@ -264,7 +264,7 @@ class Stage:
         value: Json = orjson.loads(raw)
         return answer.status, value
 
-    async def post(self, pod: Pod, path: str, body: Json, key: str = "") -> tuple[int, Json]:
+    async def post(self, pod: Address, path: str, body: Json, key: str = "") -> tuple[int, Json]:
         return await self.call("POST", f"{pod.url}/{path}", body, key)
 
 

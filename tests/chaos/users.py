@@ -1,7 +1,7 @@
 """Users who talk until they are told to stop: cheap appends of 20 items, between them turns of all kinds, and looks."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -9,6 +9,7 @@ import aiohttp
 
 from tests.chaos.acts import append, begin_talk, delete, keyed_turn, look, streamed_turn, turn
 from tests.chaos.said import Talk
+from tests.chaos.scene import Address, Scene
 from tests.chaos.stage import Pod, Stage
 from tests.waiting import wait_until
 
@@ -27,9 +28,11 @@ PAUSE_SECONDS = 0.05
 
 @dataclass
 class Load:
-    stage: Stage
-    pods: list[Pod]
+    stage: Scene
+    pods: Sequence[Address]
     """Who is asked, changed at any time; users go on with another one when theirs does not answer."""
+    rest_seconds: float = 0
+    """Between two acts of a user; without one they talk as fast as they are answered."""
     stopping: bool = False
 
     async def user(self, talk: Talk, number: int) -> None:
@@ -37,6 +40,7 @@ class Load:
         while not self.stopping:
             pod = self.pods[acts % len(self.pods)]
             acts += 1
+            await asyncio.sleep(self.rest_seconds)
             if len(talk.told) >= LONGEST_TALK and talk.asking is None:
                 ended += 1
                 talk = await self._another(talk, pod, ending=ended % DELETE_EVERY == 0)
@@ -45,7 +49,7 @@ class Load:
             elif acts % LOOK_EVERY == 0:
                 await look(self.stage, self.pods[acts % len(self.pods)], talk)
 
-    async def _act(self, pod: Pod, talk: Talk, acts: int) -> int:
+    async def _act(self, pod: Address, talk: Talk, acts: int) -> int:
         if talk.asking is not None:
             return await keyed_turn(self.stage, pod, talk)
         if acts % TURN_EVERY:
@@ -58,7 +62,7 @@ class Load:
             case _:
                 return 200 if await streamed_turn(self.stage, pod, talk) == "response.completed" else 0
 
-    async def _another(self, talk: Talk, pod: Pod, *, ending: bool) -> Talk:
+    async def _another(self, talk: Talk, pod: Address, *, ending: bool) -> Talk:
         """The old one while there is no new one to be had."""
         if ending and talk.deleted is not True and await delete(self.stage, pod, talk) != 200:
             await asyncio.sleep(PAUSE_SECONDS)
@@ -77,10 +81,10 @@ class Load:
 
 
 @asynccontextmanager
-async def load(stage: Stage, *pods: Pod, users: int = 4) -> AsyncIterator[Load]:
+async def load(stage: Scene, *pods: Address, users: int = 4, rest_seconds: float = 0) -> AsyncIterator[Load]:
     """So many users with a conversation each. At the end they finish what they are at, and stop."""
     talks = [await begin_talk(stage, pods[0]) for _ in range(users)]
-    one = Load(stage, list(pods))
+    one = Load(stage, pods, rest_seconds)
     running = [asyncio.create_task(one.user(talk, number)) for number, talk in enumerate(talks)]
     try:
         yield one
