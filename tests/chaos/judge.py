@@ -11,6 +11,7 @@ import orjson
 from core.entry import Kind, MalformedEntryError, parse
 from tests.chaos.acts import begin_talk, turn
 from tests.chaos.said import Damage, Talk, text_of
+from tests.chaos.scene import Address, Scene
 from tests.chaos.stage import Pod, Stage
 from tests.entries import TENANT
 from tests.ownership import violations
@@ -146,7 +147,7 @@ async def _complaints(stage: Stage, pod: Pod, letters: int, dead: set[str]) -> l
     return complaints
 
 
-async def listed(stage: Stage, pod: Pod, conversation: str) -> list[str] | None:
+async def listed(stage: Scene, pod: Address, conversation: str) -> list[str] | None:
     """The texts that the API lists, oldest first; None when it does not know the conversation."""
     texts: list[str] = []
     after = ""
