@@ -2,12 +2,13 @@
 
 import asyncio
 import logging
+from collections.abc import Callable
 
 from redis.asyncio import Redis
 from redis.exceptions import NoPermissionError, RedisError, ResponseError
 
 from core import metrics
-from core.tls import refusal
+from core.troubles import redis_trouble
 
 log = logging.getLogger(__name__)
 
@@ -23,18 +24,23 @@ DURABILITY = {
 }
 
 
-async def verify(redis: Redis, appendfsync: str) -> list[str]:
-    """Wait for Redis and return what is wrong with its settings; whoever gets any must not go on."""
+async def verify(redis: Redis, appendfsync: str, tell: Callable[[str], None] | None = None) -> list[str]:
+    """Wait for Redis and return what is wrong with its settings; whoever gets any must not go on.
+
+    `tell` is told in words why it waits.
+    """
     told = None
     while True:
         try:
             faults = await _faults(redis, appendfsync)
             break
         except RedisError as error:
-            trouble = refusal(error) or str(error)
+            trouble = redis_trouble(error, "what it keeps can't be verified")
             if trouble != told:
                 log.warning("waiting for redis", extra={"trouble": trouble})
                 told = trouble
+                if tell is not None:
+                    tell(trouble)
             await asyncio.sleep(RETRY_SECONDS)
     if faults is None:
         log.warning("durability not verified: this Redis does not let its settings be read (CONFIG is denied)")

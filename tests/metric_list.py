@@ -18,7 +18,7 @@ PROCESSES: dict[str, ModuleType] = {
 
 
 def constants(module: ModuleType) -> list[MetricWrapperBase]:
-    return [value for value in vars(module).values() if isinstance(value, MetricWrapperBase)]
+    return [value for name, value in vars(module).items() if name.isupper() and isinstance(value, MetricWrapperBase)]
 
 
 def scraped_name(metric: MetricWrapperBase) -> str:

@@ -174,7 +174,7 @@ async def test_a_server_without_tls_is_told(postgres: Postgres, stores: Stores) 
 async def test_what_is_no_tls_at_all_is_told(stores: Stores, upstream: Part) -> None:
     """A wrong port, behind which somebody speaks HTTP."""
     status, _, errors = await run_worker(stores.service(REDIS_PORT=str(upstream.port)).environment, "queue", "status")
-    assert (status, errors.startswith("TLS failed: ")) == (1, True), errors
+    assert (status, errors.startswith("redis can't be reached (TLS failed: ")) == (1, True), errors
 
 
 async def test_a_server_that_wants_tls_says_so(stores: Stores) -> None:

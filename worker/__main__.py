@@ -35,7 +35,7 @@ async def work(settings: Settings) -> int:
         connect(settings.redis, REDIS_CONNECTIONS, epochs.greet) as redis,
         health.serving(settings.host, settings.health_port, [redis_outage, postgres_outage]),
     ):
-        verified = asyncio.create_task(verify(redis, settings.redis_appendfsync))
+        verified = asyncio.create_task(verify(redis, settings.redis_appendfsync, redis_outage.note))
         stopped = asyncio.create_task(stop.wait())
         show_redis_pool(redis.connection_pool)
         await asyncio.wait([verified, stopped], return_when=asyncio.FIRST_COMPLETED)

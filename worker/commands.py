@@ -15,8 +15,10 @@ from core.epochs import Epochs, nothing_remembered
 from core.queue import connect as connect_redis
 from core.store import UNREACHABLE, Loss, losses
 from core.store import connect as connect_postgres
+from core.troubles import redis_trouble
 from worker import queue
 from worker.batch import header_of, marked
+from worker.condition import status
 from worker.dead_letters import store
 from worker.migrate import migrate_within
 from worker.settings import Settings
@@ -60,17 +62,23 @@ async def carry_out(arguments: argparse.Namespace, settings: Settings) -> int:
                 return await _dead_letters(arguments, connection, redis)
             finally:
                 await connection.close()
-    except (RedisError, asyncpg.PostgresError, *UNREACHABLE) as error:
+    except RedisError as error:
+        return _refuse(redis_trouble(error, f"this command needs it ({type(error).__name__})"))
+    except (asyncpg.PostgresError, *UNREACHABLE) as error:
         sys.stderr.write(f"{describe(error)}: {error}\n")
         return 1
 
 
 async def _look(arguments: argparse.Namespace, settings: Settings, redis: Redis) -> int:
-    lost = await _lost(settings)
     if arguments.action == "status":
-        entries = None if lost is None else sum(loss.entries for loss in lost)
-        _tell([{**dataclasses.asdict(await queue.status(redis)), "lost_entries": entries}], as_json=arguments.json)
+        numbers, troubles = await status(settings.postgres, redis)
+        if arguments.json:
+            _tell([{**numbers, "troubles": troubles}], as_json=True)
+        else:
+            _tell([numbers], as_json=False)
+            sys.stdout.write("\n".join(troubles or ["nothing is wrong"]) + "\n")
         return 0
+    lost = await _lost(settings)
     if lost is None:
         return _refuse("PostgreSQL can't be reached, and what was lost is written there")
     _tell([dataclasses.asdict(loss) for loss in lost], as_json=arguments.json)

@@ -22,6 +22,10 @@ class Outage:
         self._since = 0.0
         self._pause_seconds = FIRST_PAUSE_SECONDS
 
+    def note(self, trouble: str) -> None:
+        """Of who waits by itself."""
+        self.trouble = trouble
+
     async def pause(self, trouble: str) -> None:
         """Note what is wrong and wait a little longer than the last time; the process's stop ends the wait."""
         if not self._told:

@@ -83,6 +83,8 @@ class Stored:
     """Responses that went with what was deleted."""
     stale_conversations: Ids = field(default_factory=set)
     """Conversations that inherit from what was deleted, or got back a dead letter."""
+    lag_seconds: float = 0.0
+    """Since its oldest entry was acknowledged, as far as positions tell."""
 
 
 def new_token() -> str:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
+from core import tracing
 from core.entry import UNCOUNTED, Entry, Kind
 from worker import metrics, store
 from worker.batch import Batch, Letter, arrange, header_of, replayed
@@ -116,6 +117,13 @@ def _note_entries(stored: Stored, entries: list[Entry]) -> None:
     stored.responses.update((entry.tenant, entry.id) for entry in entries if entry.kind is Kind.RESPONSE)
 
 
+def _note_lag(stored: Stored, entries: list[Entry]) -> None:
+    if positions := [entry.position for entry in entries if entry.position]:
+        lag_seconds = max(0.0, time.time() - min(positions) / 1_000_000)
+        metrics.LAG_SECONDS.observe(lag_seconds, tracing.exemplar())
+        stored.lag_seconds = max(stored.lag_seconds, lag_seconds)
+
+
 def _note(stored: Stored, batch: Batch, written: store.Written) -> None:
     """Tell the acknowledgement what this batch means to the hot copies."""
     entries = batch.entries()
@@ -133,8 +141,7 @@ def _note(stored: Stored, batch: Batch, written: store.Written) -> None:
                 stored.deleted_conversations.add((entry.tenant, entry.id))
             case Kind.DELETE_RESPONSE:
                 stored.deleted_responses.add((entry.tenant, entry.id))
-    if positions := [entry.position for entry in entries if entry.position]:
-        metrics.LAG_SECONDS.observe(time.time() - min(positions) / 1_000_000)
+    _note_lag(stored, entries if not batch.replayed else [entry for entry in entries if replayed(entry) is None])
     metrics.STORED.labels("item").inc(len(batch.items))
     metrics.STORED.labels("response").inc(len(batch.responses))
     metrics.STORED.labels("conversation").inc(len(batch.conversations))

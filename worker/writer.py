@@ -18,6 +18,7 @@ from core import tracing
 from core.epochs import Epochs, nothing_shown
 from core.sampling import watch_loop, watch_queue
 from core.store import connect
+from core.troubles import postgres_trouble, redis_trouble
 from worker import metrics, migrate, queue, store, traced
 from worker.indexing import keep_indexed
 from worker.outage import Outage
@@ -25,7 +26,7 @@ from worker.queue import Lease
 from worker.room import Room
 from worker.settings import Settings
 from worker.storing import store_range
-from worker.verdict import TROUBLES, Verdict, describe, verdict
+from worker.verdict import TROUBLES, describe, verdict
 
 if TYPE_CHECKING:
     Connection = asyncpg.Connection[Any]
@@ -38,6 +39,8 @@ LANES = 2
 GATHER_SECONDS = 0.05
 GRACE_SECONDS = 5.0  # to finish what is being written at SIGTERM; Kubernetes kills after 30 s
 RELEASE_SECONDS = 2.0  # after that: to give the ranges back
+
+WAITING = "nothing is stored meanwhile, and the queue grows"
 
 
 class SchemaMissingError(Exception):
@@ -106,7 +109,7 @@ async def _claim(writer: Writer, lane: Lane) -> Lease | None:
         await writer.postgres_outage.pause(str(error))
         return None
     except TROUBLES as error:
-        await writer.postgres_outage.pause(_trouble(error))
+        await writer.postgres_outage.pause(postgres_trouble(error, WAITING))
         return None
     await asyncio.sleep(max(0.0, writer.gather_until - time.monotonic()))
     try:
@@ -121,7 +124,7 @@ async def _claim(writer: Writer, lane: Lane) -> Lease | None:
         if not writer.backlog:
             writer.gather_until = time.monotonic() + GATHER_SECONDS
     except (RedisError, OSError) as error:
-        await writer.redis_outage.pause(f"Redis: {describe(error)}")
+        await writer.redis_outage.pause(redis_trouble(error, WAITING))
         return None
     return lease
 
@@ -145,7 +148,7 @@ async def _ready_session(writer: Writer, lane: Lane) -> str:
 async def _require_schema(connection: "Connection") -> None:
     missing = await migrate.missing(connection)
     if missing:
-        raise SchemaMissingError(f"PostgreSQL lacks {', '.join(missing)}: run `python -m worker migrate`")
+        raise SchemaMissingError(f"postgresql lacks {', '.join(missing)}: run `python -m worker migrate`")
 
 
 async def _carry_alone(writer: Writer, lane: Lane, lease: Lease) -> None:
@@ -156,7 +159,7 @@ async def _carry_alone(writer: Writer, lane: Lane, lease: Lease) -> None:
             failed = await queue.try_alone(writer.redis, lease)
         except (RedisError, OSError) as error:
             failed = None
-            await writer.redis_outage.pause(f"Redis: {describe(error)}")
+            await writer.redis_outage.pause(redis_trouble(error, WAITING))
         if failed is None:
             # Its lease is over or runs out.
             writer.held.pop(lease.token, None)
@@ -194,14 +197,14 @@ async def _acknowledge(writer: Writer, lease: Lease, stored: queue.Stored, start
             await queue.ack(writer.redis, lease, stored, writer.settings.expiration_seconds)
             break
         except (RedisError, OSError) as error:
-            await writer.redis_outage.pause(f"Redis: {describe(error)}")
+            await writer.redis_outage.pause(redis_trouble(error, WAITING))
             if writer.stop.is_set():
                 return
     seconds = time.monotonic() - started
-    metrics.BATCH_SECONDS.observe(seconds)
+    metrics.BATCH_SECONDS.observe(seconds, tracing.exemplar())
     metrics.BATCH_ENTRIES.observe(len(lease.entries))
     fields = {"entries": len(lease.entries), "first": lease.first, "failures": lease.failures}
-    log.info("stored", extra={**fields, "seconds": round(seconds, 4)})
+    log.info("stored", extra={**fields, "seconds": round(seconds, 4), "lag_seconds": round(stored.lag_seconds, 4)})
 
 
 async def _after_failure(writer: Writer, lane: Lane, lease: Lease, error: Exception) -> None:
@@ -217,7 +220,7 @@ async def _after_failure(writer: Writer, lane: Lane, lease: Lease, error: Except
         log.error("unexpected failure", exc_info=error, extra={"first": lease.first, "end": lease.end})
     writer.held.pop(lease.token, None)
     await _release(writer, lease, ended=ended, failed=not known)
-    await writer.postgres_outage.pause(_trouble(error))
+    await writer.postgres_outage.pause(postgres_trouble(error, WAITING))
 
 
 async def _release(writer: Writer, lease: Lease, *, ended: bool, failed: bool) -> None:
@@ -242,9 +245,3 @@ async def _renew(writer: Writer) -> None:
             if not kept and writer.held.pop(lease.token, None) is not None:
                 metrics.LEASES_LOST.inc()
                 log.warning("lost a lease", extra={"first": lease.first, "end": lease.end})
-
-
-def _trouble(error: BaseException) -> str:
-    if verdict(error) is Verdict.CONFIGURATION:
-        return f"PostgreSQL is not set up for this worker: {describe(error)}"
-    return f"PostgreSQL: {describe(error)}"
