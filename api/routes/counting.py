@@ -1,13 +1,17 @@
 """Counts each request when its answer has left."""
 
 import functools
+import logging
 import time
 
 from prometheus_client import Counter, Histogram
 from starlette.types import Scope
 
 from api import metrics
+from api.tenants import Caller
 from core import tracing
+
+log = logging.getLogger(__name__)
 
 # Of names there must be few; whatever else a client sends is its own invention.
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -29,7 +33,13 @@ def count_request(scope: Scope, route: str, began: float) -> None:
     method = scope["method"] if scope["method"] in METHODS else OTHER
     requests, seconds = _children(route, method, scope.get("answered", SERVER_ERROR))
     requests.inc()
-    seconds.observe(time.perf_counter() - began, tracing.exemplar())
+    took_seconds = time.perf_counter() - began
+    seconds.observe(took_seconds, tracing.exemplar())
+    if log.isEnabledFor(logging.DEBUG):
+        caller: Caller | None = scope.get("caller")
+        whose = {} if caller is None else {"tenant": caller.tenant, "key": caller.key}
+        what = {"method": method, "route": route, "status": scope.get("answered", SERVER_ERROR)}
+        log.debug("request", extra={**whose, **what, "seconds": round(took_seconds, 4)})
 
 
 def route_of(scope: Scope) -> str:
