@@ -29,7 +29,7 @@ def schema() -> Object:
 
 def resolved(node: Object) -> Object:
     """A schema's node with what its `$ref` names, which is in the same file."""
-    while "$ref" in node:
+    while node.get("$ref", "").startswith("#/"):
         target: Object = schema()
         for key in node["$ref"].removeprefix("#/").split("/"):
             target = target[key]
