@@ -15,9 +15,6 @@ class Place(NamedTuple):
     span_id: int
     sampled: bool
 
-    def traceparent(self) -> str:
-        return f"00-{self.carried()}-{SAMPLED if self.sampled else 0:02x}"
-
     def carried(self) -> str:
         """`TRACE-SPAN`."""
         return f"{self.trace_id:032x}-{self.span_id:016x}"

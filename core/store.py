@@ -2,15 +2,19 @@
 
 import functools
 import re
-import time
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
 from core import tracing
 from core.settings import PostgresSettings
+
+if TYPE_CHECKING:
+    _Session = asyncpg.Connection[Any]
+else:
+    _Session = asyncpg.Connection
 
 CONNECT_TIMEOUT_SECONDS = 3.0
 COMMAND_TIMEOUT_SECONDS = 10.0
@@ -46,8 +50,8 @@ UNREACHABLE = (
 )
 
 
-DOES = re.compile(r"\b(SELECT|INSERT|UPDATE|DELETE|BEGIN|COMMIT|ROLLBACK|SAVEPOINT|CREATE|SET)\b")
-TABLE = re.compile(r"\b(?:FROM|JOIN|INTO|UPDATE|TABLE) ([a-z_]+)\b(?!\()")
+DOES = re.compile(r"\b(SELECT|INSERT|UPDATE|DELETE|BEGIN|COMMIT|ROLLBACK|SAVEPOINT|CREATE|SET|COPY)\b")
+TABLE = re.compile(r"\b(?:FROM|JOIN|INTO|UPDATE|TABLE|COPY) ([a-z_]+)\b(?!\()")
 
 REACHED = """
 SELECT coalesce(max(epoch), 0) AS epoch, coalesce(max(position), 0) AS position,
@@ -122,8 +126,6 @@ async def dead_letters(connection: "asyncpg.Connection[Any]") -> int:
 
 
 async def _prepare(connection: "asyncpg.Connection[Any]") -> None:
-    if tracing.on():
-        connection.add_query_logger(_record)
     # jsonb travels as the bytes that it already is: one version byte and the JSON text.
     await connection.set_type_codec(
         "jsonb",
@@ -134,26 +136,50 @@ async def _prepare(connection: "asyncpg.Connection[Any]") -> None:
     )
 
 
-def _record(logged: asyncpg.connection.LoggedQuery) -> None:
-    """A span for a statement. Its text is a constant of ours: values travel beside it."""
+class _Traced(_Session):
+    """Where there is a collector: a statement is a span, as far as it is part of what is traced."""
+
+    async def execute(self, query: str, *args: Any, **options: Any) -> str:  # noqa: ANN401 - as it came
+        with _span(query):
+            return await super().execute(query, *args, **options)
+
+    async def fetch(self, query: str, *args: Any, **options: Any) -> Any:  # noqa: ANN401 - as it came
+        with _span(query):
+            return await super().fetch(query, *args, **options)
+
+    async def fetchrow(self, query: str, *args: Any, **options: Any) -> Any:  # noqa: ANN401 - as it came
+        with _span(query):
+            return await super().fetchrow(query, *args, **options)
+
+    async def fetchval(self, query: str, *args: Any, **options: Any) -> Any:  # noqa: ANN401 - as it came
+        with _span(query):
+            return await super().fetchval(query, *args, **options)
+
+    async def copy_to_table(self, table_name: str, **options: Any) -> str:  # noqa: ANN401 - as it came
+        with _span(f"COPY {table_name}"):
+            return await super().copy_to_table(table_name, **options)
+
+
+def _span(query: str) -> tracing.Block | tracing.Nothing:
+    """The text may be told: it is a constant of ours, and values travel beside it."""
     if tracing.recorded() is None:
-        return
-    summary = _summary(logged.query)
-    told = {
-        "db.system.name": "postgresql",
-        "db.operation.name": summary.partition(" ")[0],
-        "db.query.summary": summary,
-        "db.query.text": logged.query,
-    }
-    start_ns = time.time_ns() - int(logged.elapsed * 1e9)
-    tracing.record(summary, "client", told, start_ns=start_ns, error=logged.exception)
+        return tracing.NOTHING
+    does, table = _summary(query)
+    told = {"db.system.name": "postgresql", "db.operation.name": does, "db.query.text": query}
+    if table:
+        told["db.collection.name"] = table
+    return tracing.span(f"{does} {table}".strip(), "client", told)
+
+
+def _connection_class() -> type[_Session]:
+    return _Traced if tracing.on() else _Session
 
 
 @functools.lru_cache(maxsize=256)
-def _summary(query: str) -> str:
-    """`SELECT items`: what is done, and to which table if to one."""
+def _summary(query: str) -> tuple[str, str]:
+    """What a statement does, and to which table if to one: `SELECT`, `items`."""
     does, table = DOES.search(query), TABLE.search(query)
-    return " ".join(found[1] for found in (does, table) if found) or "query"
+    return does[1] if does else "query", table[1] if table else ""
 
 
 def _arguments(settings: PostgresSettings, application: str) -> dict[str, Any]:
@@ -177,12 +203,19 @@ async def _leave(connection: "asyncpg.Connection[Any]") -> None:
 async def open_pool(settings: PostgresSettings, max_size: int, application: str) -> "asyncpg.Pool[Any]":
     """A pool that connects at the first use, so that a process starts while PostgreSQL is away."""
     return await asyncpg.create_pool(
-        **_arguments(settings, application), min_size=0, max_size=max_size, init=_prepare, reset=_leave
+        **_arguments(settings, application),
+        min_size=0,
+        max_size=max_size,
+        init=_prepare,
+        reset=_leave,
+        connection_class=_connection_class(),
     )
 
 
 async def connect(settings: PostgresSettings, application: str) -> "asyncpg.Connection[Any]":
     """One session of its own, for who must know which one it is."""
-    connection: asyncpg.Connection[Any] = await asyncpg.connect(**_arguments(settings, application))
+    connection: asyncpg.Connection[Any] = await asyncpg.connect(
+        **_arguments(settings, application), connection_class=_connection_class()
+    )
     await _prepare(connection)
     return connection

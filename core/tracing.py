@@ -22,7 +22,18 @@ if TYPE_CHECKING:
 Kind = Literal["internal", "server", "client", "consumer"]
 Attributes = Mapping[str, str | bool | int | float | Sequence[str]]
 
-_current: ContextVar["Span | None"] = ContextVar("span", default=None)
+
+class _At:
+    """Where what runs now is: `recorded` is the span if it is sampled, which many ask for many times."""
+
+    __slots__ = ("recorded", "span")
+
+    def __init__(self, span: "Span") -> None:
+        self.span = span
+        self.recorded = span if span.get_span_context().trace_flags.sampled else None
+
+
+_current: ContextVar[_At | None] = ContextVar("span", default=None)
 
 
 class _Process:
@@ -53,15 +64,10 @@ def content() -> bool:
     return _Process.content
 
 
-def _place(span: "Span") -> Place:
-    context = span.get_span_context()
-    return Place(context.trace_id, context.span_id, context.trace_flags.sampled)
-
-
 def trace_id() -> str:
     """The trace of what runs now, as logs name it; empty while there is none."""
-    span = _current.get()
-    return "" if span is None else f"{span.get_span_context().trace_id:032x}"
+    at = _current.get()
+    return "" if at is None else f"{at.span.get_span_context().trace_id:032x}"
 
 
 def exemplar() -> dict[str, str] | None:
@@ -73,7 +79,10 @@ def exemplar() -> dict[str, str] | None:
 def here() -> Place | None:
     """The current span, if it is one that the collector gets."""
     span = recorded()
-    return None if span is None else _place(span)
+    if span is None:
+        return None
+    context = span.get_span_context()
+    return Place(context.trace_id, context.span_id, sampled=True)
 
 
 def carried() -> str:
@@ -84,14 +93,17 @@ def carried() -> str:
 
 def traceparent() -> str:
     """What a server that is asked now goes on from; empty while there is no trace."""
-    span = _current.get()
-    return "" if span is None else _place(span).traceparent()
+    at = _current.get()
+    if at is None:
+        return ""
+    context = at.span.get_span_context()
+    return f"00-{context.trace_id:032x}-{context.span_id:016x}-{'00' if at.recorded is None else '01'}"
 
 
 def recorded() -> "Span | None":
     """The current span, if it is one that the collector gets. It may have ended, and is a parent all the same."""
-    span = _current.get()
-    return span if span is not None and span.get_span_context().trace_flags.sampled else None
+    at = _current.get()
+    return None if at is None else at.recorded
 
 
 class Block:
@@ -101,12 +113,13 @@ class Block:
 
     def __init__(self, span: "Span") -> None:
         self._span = span
-        self._token: Token[Span | None] | None = None
+        self._token: Token[_At | None] | None = None
 
     def __enter__(self) -> "Span | None":
         """The span, where it is worth telling it anything."""
-        self._token = _current.set(self._span)
-        return self._span if self._span.is_recording() else None
+        at = _At(self._span)
+        self._token = _current.set(at)
+        return at.recorded
 
     def __exit__(self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None) -> None:
         if self._token is not None:
@@ -144,7 +157,9 @@ def entrance(
     """Where work comes in: the sampler decides, with who sent it (`under`) and what is in it (`links`)."""
     if _Process.collector is None:
         return NOTHING
-    return Block(_Process.collector.begin(name, kind, _current.get(), attributes, links=links, start_ns=start_ns))
+    at = _current.get()
+    parent = None if at is None else at.span
+    return Block(_Process.collector.begin(name, kind, parent, attributes, links=links, start_ns=start_ns))
 
 
 def begin(name: str, kind: Kind = "internal", attributes: Attributes | None = None) -> "Span | None":
@@ -211,10 +226,10 @@ class Under:
 
     def __init__(self, span: "Span") -> None:
         self._span = span
-        self._token: Token[Span | None] | None = None
+        self._token: Token[_At | None] | None = None
 
     def __enter__(self) -> None:
-        self._token = _current.set(self._span)
+        self._token = _current.set(_At(self._span))
 
     def __exit__(self, _: type[BaseException] | None, error: BaseException | None, __: TracebackType | None) -> None:
         if self._token is not None:

@@ -5,11 +5,10 @@ Deletes and dead letters of the same transaction have their statements in delete
 
 import re
 from dataclasses import astuple, dataclass, field
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
-from core import tracing
 from core.entry import Entry
 from worker.batch import Batch, Change, Letter, Row
 from worker.dead_letters import store as dead_letters
@@ -23,7 +22,8 @@ if TYPE_CHECKING:
 
 # Ranges with a delete exclude all others while they commit: no late entry slips in before the tombstone is read.
 STORE_LOCK = 7_306_001
-TERMINATION_TIMEOUT_MS = 5000  # long enough to roll back
+# Long enough to roll back.
+TERMINATION_TIMEOUT_MS = 5000
 
 LOCK_SHARED = f"SELECT pg_advisory_xact_lock_shared({STORE_LOCK})"
 LOCK_EXCLUSIVE = f"SELECT pg_advisory_xact_lock({STORE_LOCK})"
@@ -35,7 +35,8 @@ COPY_LINE = re.compile(r"COPY (?:incoming_)?(?:items|responses), line (\d+)")
 
 
 # A range that comes again finds its rows here. A row whose position or id belongs to another one is not equal to any.
-class Table(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Table:
     """A table that is only inserted into; `clashing` finds the staged lines that it holds no equal of."""
 
     name: str
@@ -200,10 +201,8 @@ async def write(connection: "Connection", batch: Batch, progress: Progress, *, a
 async def _copy(connection: "Connection", table: str, columns: tuple[str, ...], rows: list[Row]) -> None:
     # A view, for asyncpg takes bytes for a path; its stubs leave out the buffers that it documents.
     source = memoryview(b"".join([COPY_HEADER, *(row.encoded for row in rows), COPY_TRAILER]))
-    told = {"db.system.name": "postgresql", "db.operation.name": "COPY", "db.collection.name": table}
     try:
-        with tracing.span(f"COPY {table}", "client", {**told, "chatbot.rows": len(rows)}):
-            await connection.copy_to_table(table, source=source, columns=columns, format="binary")  # type: ignore[arg-type]
+        await connection.copy_to_table(table, source=source, columns=columns, format="binary")  # type: ignore[arg-type]
     except asyncpg.PostgresError as error:
         line = COPY_LINE.search(error.context or "")
         if line is None or verdict(error) is not Verdict.POISON:
@@ -211,7 +210,8 @@ async def _copy(connection: "Connection", table: str, columns: tuple[str, ...], 
         raise PoisonedRowError(rows[int(line[1]) - 1]) from error
 
 
-class Repeated(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Repeated:
     duplicates: int
     clashes: list[Letter]
 
