@@ -1,7 +1,11 @@
 """Traces without a collector, with a dead or hanging one, at SIGTERM, and what must never be in them."""
 
+import asyncio
 import functools
+import re
 import secrets
+import signal
+import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,6 +18,7 @@ from redis.asyncio import Redis
 from core.settings import Environment, trace_settings
 from core.tracing import error_type
 from local.children import free_port
+from local.parts import ROOT
 from tests.conftest import StartService
 from tests.fake_collector import Collector, collecting
 from tests.running import Part, Service, run_worker
@@ -208,6 +213,39 @@ async def test_content_where_it_is_wanted(collector: Collector, start_service: S
         }
     ]
     assert secret.encode() not in b"".join(collector.bodies)
+
+
+async def test_a_trace_is_printed(start_service: StartService, upstream: Part, redis: Redis) -> None:
+    """`python -m local.traces`: a trace as a tree, and behind it the one that it leads to."""
+    printer = Collector(free_port())
+    command = (sys.executable, "-m", "local.traces", "--port", str(printer.port))
+    pipe = asyncio.subprocess.PIPE
+    process = await asyncio.create_subprocess_exec(*command, cwd=ROOT, stdout=pipe, stderr=pipe)
+    try:
+        assert process.stderr is not None
+        await asyncio.wait_for(process.stderr.readline(), 20)
+        client = Client()
+        async with running(start_service, printer, upstream) as service:
+            await client.ask(service, input="hello", model="fake-500-then-ok")
+            await drained(redis)
+    finally:
+        process.send_signal(signal.SIGINT)
+        output, _ = await asyncio.wait_for(process.communicate(), 20)
+    names = [line.split(" ms  ")[-1].rstrip() for line in output.decode().splitlines()]
+    shown = [re.sub(r" {2,}chatbot-", " chatbot-", name) for name in names]
+    assert shown[:8] == [
+        "",
+        f"trace {client.trace}",
+        "POST /v1/responses chatbot-api",
+        "  EVALSHA begin chatbot-api",
+        "  turn chatbot-api",
+        "    chat fake-500-then-ok chatbot-api",
+        "      POST  ERROR upstream_error chatbot-api",
+        "      POST chatbot-api",
+    ]
+    [batch] = [name for name in shown[9:] if name.startswith("process")]
+    assert batch == f"process chatQueue chatbot-worker  → {client.trace[:8]}…"
+    assert shown.index("  COPY items chatbot-worker") > shown.index(batch)
 
 
 async def test_wrong_settings_are_told() -> None:
