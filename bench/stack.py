@@ -24,6 +24,9 @@ class Stack:
     api: Child
     relay: Child
     worker: Child
+    folder: Path
+    environment: dict[str, str]
+    """Of the API's process."""
 
 
 @asynccontextmanager
@@ -66,4 +69,4 @@ async def started() -> AsyncIterator[Stack]:
         stack.push_async_callback(api.stop, STOP_SECONDS)
         worker = await start_module("worker", environment, folder, worker_port)
         stack.push_async_callback(worker.stop, STOP_SECONDS)
-        yield Stack(api_port, relay_port, upstream_port, redis_port, api, relay, worker)
+        yield Stack(api_port, relay_port, upstream_port, redis_port, api, relay, worker, folder, environment)

@@ -1,0 +1,66 @@
+"""What traces cost an API: CPU per turn without a collector, with one turn in a hundred traced, and with each of them.
+
+    python -m bench.traces [--clients 32] [--seconds 3] [--rounds 7] [--stream]
+
+APIs that differ in nothing else are measured in turn, on the same stores; the medians are compared. One is there twice:
+what lies between its two rows is chance. The model server takes the traces, as it takes everything.
+"""
+
+import argparse
+import asyncio
+import statistics
+import sys
+from contextlib import AsyncExitStack
+
+from bench.stack import STOP_SECONDS, Stack, started
+from bench.turns import RESPONSE, load
+from local.children import HOST, Child, free_port
+from local.parts import start_module
+
+SHARES = {"off": None, "off, again": None, "1 %": 0.01, "100 %": 1.0}
+
+
+async def start_api(stack: Stack, share: float | None) -> tuple[Child, int]:
+    port = free_port()
+    environment = {**stack.environment, "PORT": str(port), "METRICS_PORT": str(free_port())}
+    if share is not None:
+        environment["OTEL_EXPORTER_OTLP_ENDPOINT"] = f"http://{HOST}:{stack.upstream_port}"
+        environment |= {"OTEL_TRACES_SAMPLER": "traceidratio", "OTEL_TRACES_SAMPLER_ARG": str(share)}
+    return await start_module("api", environment, stack.folder / str(port), port), port
+
+
+async def measure(clients: int, seconds: float, rounds: int, *, stream: bool) -> dict[str, list[float]]:
+    """Milliseconds of CPU per turn, of each round."""
+    taken: dict[str, list[float]] = {name: [] for name in SHARES}
+    async with started() as stack, AsyncExitStack() as extra:
+        apis = {}
+        for name, share in SHARES.items():
+            apis[name] = await start_api(stack, share)
+            extra.push_async_callback(apis[name][0].stop, STOP_SECONDS)
+        for number in range(-1, rounds):
+            for name, (api, port) in apis.items():
+                body = {**RESPONSE, "stream": stream}
+                figures = await load(port, "/v1/responses", body, api.process.pid, clients, seconds)
+                if number >= 0:  # the one before warms up
+                    taken[name].append(figures["cpu_ms"])
+            sys.stderr.write(f"round {number + 1} of {rounds}\n")
+    return taken
+
+
+def show(taken: dict[str, list[float]]) -> None:
+    base = taken["off"]
+    print("| traced | CPU ms per turn | to off |\n|---|---|---|")
+    for name, figures in taken.items():
+        # Round by round: what else the machine does meanwhile weighs on both.
+        ratio = statistics.median(one / other for one, other in zip(figures, base, strict=True))
+        print(f"| {name} | {statistics.median(figures):.3f} | {100 * (ratio - 1):+.1f} % |")
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--clients", type=int, default=32)
+    parser.add_argument("--seconds", type=float, default=3.0)
+    parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--stream", action="store_true")
+    chosen = parser.parse_args()
+    show(asyncio.run(measure(chosen.clients, chosen.seconds, chosen.rounds, stream=chosen.stream)))
