@@ -76,8 +76,11 @@ TOKENS = Counter(
 LOCKS_REFUSED = Counter("chatbot_locks_refused", "Turns refused because another one runs in their conversation.")
 REPLAYS = Counter("chatbot_idempotent_replays", "Requests answered with what their Idempotency-Key had led to before.")
 HISTORY_READS = Counter(
-    "chatbot_history_reads", "Histories that turns began with: hit, or miss when Redis had no hot copy.", ["outcome"]
+    "chatbot_history_reads",
+    "Histories that stored turns began with: hit, or miss when Redis had no hot copy.",
+    ["outcome"],
 )
+# Looking a labelled counter up costs more than counting.
 HISTORY_HITS, HISTORY_MISSES = HISTORY_READS.labels("hit"), HISTORY_READS.labels("miss")
 REBUILDS = Counter("chatbot_history_rebuilds", "Conversations loaded from PostgreSQL because Redis had no hot copy.")
 ENQUEUED = Counter("chatbot_queue_enqueued_entries", "Entries that this process has put into the queue.")

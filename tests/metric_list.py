@@ -18,7 +18,13 @@ PROCESSES: dict[str, ModuleType] = {
 
 
 def constants(module: ModuleType) -> list[MetricWrapperBase]:
-    return [value for name, value in vars(module).items() if name.isupper() and isinstance(value, MetricWrapperBase)]
+    found: dict[str, MetricWrapperBase] = {}
+    for name, value in vars(module).items():
+        if name.isupper() and isinstance(value, MetricWrapperBase):
+            # Behind a metric with labels there may be constants for some of their values.
+            (described,) = value.describe()
+            found.setdefault(described.name, value)
+    return list(found.values())
 
 
 def scraped_name(metric: MetricWrapperBase) -> str:

@@ -1,6 +1,8 @@
 """A small load of everything that happens in production, and what the real processes tell of it."""
 
+import functools
 import hashlib
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +12,11 @@ from openai import APIStatusError
 from redis.asyncio import Redis
 
 from core.queue import QUEUE
-from local.children import HOST
+from local.children import HOST, free_port
 from tests.chatting import ask, rest, stream, text_until
 from tests.conftest import StartService
 from tests.entries import broken_item, push
+from tests.fake_collector import Collector, collecting
 from tests.metric_list import PROCESSES, constants, scraped_name
 from tests.running import Part, Service
 from tests.scraping import Scrape, scrape
@@ -58,11 +61,18 @@ def digest(text: str) -> str:
 
 
 @pytest.fixture(scope="module")
-async def service(start_service: StartService, upstream: Part, folder: Path) -> Service:
+async def collector(anyio_backend: str) -> AsyncIterator[Collector]:  # noqa: ARG001 - one event loop for all
+    async with collecting(free_port()) as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+async def service(start_service: StartService, upstream: Part, collector: Collector, folder: Path) -> Service:
     upstreams, keys = folder / "load-upstreams.toml", folder / "load-keys.toml"
     upstreams.write_text(UPSTREAMS.format(url=f"http://{HOST}:{upstream.port}/v1"), encoding="utf-8")
     keys.write_text(KEYS.format(acme=digest("acme"), tight=digest("tight")), encoding="utf-8")
-    settings = {"UPSTREAMS_FILE": str(upstreams), "KEYS_FILE": str(keys), "AUTH": "", "EXPIRATION_TIME": "1"}
+    settings = {"UPSTREAMS_FILE": str(upstreams), "KEYS_FILE": str(keys), "AUTH": ""}
+    settings["OTEL_EXPORTER_OTLP_ENDPOINT"] = collector.url
     return await start_service(MODEL="fake", **settings)
 
 
@@ -94,17 +104,14 @@ async def load(service: Service, upstream: Part, redis: Redis) -> None:
         await ask(tight, "x")
         assert await status_of(ask(tight, "x")) == 429
         await push(redis, broken_item(1, b'{"a":"\\u0000"}'))
-        await wait_until(lambda: _is_cold(redis, conversation), "the conversation to grow cold")
+        await wait_until(lambda: _is_empty(redis), "all to be stored, so that it may be evicted")
+        await redis.delete(f"conv:acme:{conversation}", f"items:acme:{conversation}")
         await ask(client, "cold", conversation=conversation)
         await client.conversations.delete(conversation)
     async with aiohttp.ClientSession(f"http://{HOST}:{service.api.port}") as http:
         for method, path in (("GET", "/nowhere"), ("PROPFIND", "/livez"), ("GET", "/livez")):
             async with http.request(method, path) as answer:
                 await answer.read()
-
-
-async def _is_cold(redis: Redis, conversation: str) -> bool:
-    return not await redis.exists(f"conv:acme:{conversation}")
 
 
 async def _is_empty(redis: Redis) -> bool:
@@ -194,3 +201,30 @@ def test_no_label_holds_what_a_client_chose(told: dict[str, Scrape]) -> None:
     for found in told.values():
         values = {value for family in found.families for sample in family.samples for value in sample.labels.values()}
         assert not {value for value in values if "bench" in value or value in ("/nowhere", "PROPFIND", "hold")}
+
+
+EXEMPLARS = [
+    ("api", "chatbot_http_request_duration_seconds_bucket", ""),
+    ("api", "chatbot_turn_duration_seconds_bucket", "turn"),
+    ("api", "chatbot_turn_begin_duration_seconds_bucket", "turn"),
+    ("api", "chatbot_time_to_first_token_seconds_bucket", "turn"),
+    ("api", "chatbot_upstream_wait_seconds_bucket", "turn"),
+    ("worker", "chatbot_worker_batch_duration_seconds_bucket", f"process {QUEUE}"),
+    ("worker", "chatbot_worker_persistence_lag_seconds_bucket", f"process {QUEUE}"),
+]
+
+
+@pytest.mark.parametrize(("process", "name", "span"), EXEMPLARS)
+async def test_a_duration_leads_to_its_trace(
+    told: dict[str, Scrape], service: Service, collector: Collector, process: str, name: str, span: str
+) -> None:
+    assert told[process].samples(name), "it is there without exemplars in the older form, too"
+    samples = (await scrape(service, process, openmetrics=True)).samples(name)
+    traces = [one.exemplar.labels["trace_id"] for one in samples if one.exemplar]
+    assert traces
+    for trace in traces:
+        await wait_until(functools.partial(_has, collector, trace, span), f"a span {span!r} in the trace")
+
+
+def _has(collector: Collector, trace: str, span: str) -> bool:
+    return any(name.startswith(span) for name in collector.names(trace))

@@ -11,8 +11,9 @@ import orjson
 import pytest
 from redis.asyncio import Redis
 
+from core.entry import response_tail
 from local.children import HOST
-from tests.entries import broken_item, empty_queue, forget, item, push, store, writing_to
+from tests.entries import broken_item, empty_queue, forget, header, item, push, store, writing_to
 from tests.running import Part, Postgres, Service, service_on, worker_command
 from tests.waiting import wait_until
 
@@ -62,6 +63,13 @@ async def test_old_entries_and_dead_letters_are_told(
     assert waits.startswith("2 entries wait, the oldest for ")
     assert waits.endswith("and no worker holds any: start one, or ask /readyz of the one that runs.")
     assert letters.startswith("1 entries could not be stored: see `python -m worker dead-letters list`")
+
+
+async def test_a_failed_response_is_as_old_as_it_is(idle: Service, redis: Redis) -> None:
+    """It has no position, and when every turn fails there is nothing else in the queue."""
+    body = orjson.dumps({"id": "resp_1", "created_at": 1_790_000_000, "input": []})
+    await push(redis, header("conv_1", 0) + response_tail("resp_1", 0, 0, body))
+    assert (await status_of(idle))["oldest_seconds"] > 60
 
 
 @pytest.mark.parametrize(
