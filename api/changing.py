@@ -5,9 +5,10 @@ from collections.abc import Awaitable, Callable
 
 import orjson
 
-from api import errors, history_changes, metrics
+from api import errors, metrics
 from api.connections import Connections
-from api.history_changes import Changed
+from api.history import changes
+from api.history.changes import Changed
 from api.idempotency import Idempotency
 from api.ids import CONVERSATION, new_id
 from api.loading import rebuild
@@ -26,7 +27,7 @@ async def create_conversation(
         connections,
         tenant,
         conversation_id,
-        lambda: history_changes.append(
+        lambda: changes.append(
             connections.redis,
             tenant,
             conversation_id,
@@ -53,7 +54,7 @@ async def update_conversation(
         connections,
         tenant,
         conversation_id,
-        lambda: history_changes.append(
+        lambda: changes.append(
             connections.redis, tenant, conversation_id, [], limit, metadata=metadata, idempotency=idempotency
         ),
     )
@@ -70,7 +71,7 @@ async def create_items(
         connections,
         tenant,
         conversation_id,
-        lambda: history_changes.append(
+        lambda: changes.append(
             connections.redis, tenant, conversation_id, items, limit, idempotency=idempotency, ids=ids
         ),
     )

@@ -3,11 +3,12 @@
 import asyncio
 from dataclasses import replace
 
-from api import history_changes, history_losses, metrics, store
+from api import metrics, store
 from api.connections import Connections
 from api.errors import not_found, store_unavailable
-from api.history_changes import HotConversation, Ticket
-from api.history_losses import NOTHING_STORED
+from api.history import changes, losses
+from api.history.changes import HotConversation, Ticket
+from api.history.losses import NOTHING_STORED
 from api.store import StoredConversation
 from core.store import UNREACHABLE
 
@@ -20,7 +21,7 @@ async def rebuild(connections: Connections, tenant: str, thread: str, param: str
 
     Raises ApiError: 404 when PostgreSQL does not know it either, 503 when PostgreSQL can't be asked.
     """
-    ticket = await history_changes.take_ticket(connections.redis, tenant, thread)
+    ticket = await changes.take_ticket(connections.redis, tenant, thread)
     if ticket is None:
         await asyncio.sleep(WAIT_SECONDS)
         return
@@ -30,15 +31,15 @@ async def rebuild(connections: Connections, tenant: str, thread: str, param: str
             return
         stored = await store.load_conversation(connections.store, tenant, thread)
     except UNREACHABLE as error:
-        await history_changes.drop_ticket(connections.redis, tenant, thread)
+        await changes.drop_ticket(connections.redis, tenant, thread)
         raise store_unavailable("this conversation is not in memory and PostgreSQL can't be reached") from error
     if stored is None:
-        await history_changes.drop_ticket(connections.redis, tenant, thread)
+        await changes.drop_ticket(connections.redis, tenant, thread)
         raise not_found("conversation", thread, param)
     stored = await _with_unstored(connections, tenant, stored, param)
     metrics.REBUILDS.inc()
     expiration = connections.settings.expiration_seconds
-    await history_changes.warm(connections.redis, tenant, thread, ticket.token, stored, expiration)
+    await changes.warm(connections.redis, tenant, thread, ticket.token, stored, expiration)
 
 
 async def _with_unstored(
@@ -49,7 +50,7 @@ async def _with_unstored(
     Of a deleted ancestor nothing is inherited any more.
     """
     for ancestor, end in stored.ancestors:
-        while (hot := await history_changes.read(connections.redis, tenant, ancestor, items=True)) == "doubtful":
+        while (hot := await changes.read(connections.redis, tenant, ancestor, items=True)) == "doubtful":
             await rebuild(connections, tenant, ancestor, param)
         if hot == "cold":
             continue
@@ -66,7 +67,7 @@ async def _complete(connections: Connections, tenant: str, thread: str, ticket: 
         stored = await _with_unstored(connections, tenant, stored, param)
     deleted = await store.deleted_of(connections.store, tenant, thread)
     expiration = connections.settings.expiration_seconds
-    await history_losses.complete(connections.redis, tenant, thread, ticket.token, stored, deleted, expiration)
+    await losses.complete(connections.redis, tenant, thread, ticket.token, stored, deleted, expiration)
 
 
 async def _inherited(connections: Connections, tenant: str, parent: str, upto: int) -> StoredConversation:

@@ -6,10 +6,11 @@ from typing import Any, Literal, TypeVar
 import orjson
 from redis.exceptions import RedisError
 
-from api import errors, history_changes, store
+from api import errors, store
 from api.connections import Connections
 from api.errors import ApiError
-from api.history_changes import HotConversation, HotResponse
+from api.history import changes
+from api.history.changes import HotConversation, HotResponse
 from api.loading import rebuild
 from core.store import UNREACHABLE
 
@@ -46,7 +47,7 @@ async def hot_conversation(
 ) -> HotConversation | Literal["gone", "cold", "away"]:
     """The hot copy, completed first where Redis has lost something since it was made. Raises ApiError 503."""
     while True:
-        hot = await hot_or_cold(history_changes.read(connections.redis, tenant, thread, items=items))
+        hot = await hot_or_cold(changes.read(connections.redis, tenant, thread, items=items))
         if hot != "doubtful":
             return hot
         await rebuild(connections, tenant, thread, "conversation_id")
@@ -138,7 +139,7 @@ async def hot_response(
     connections: Connections, tenant: str, response_id: str
 ) -> HotResponse | Literal["gone", "cold", "away"]:
     """As Redis has it, unless it has lost something since and PostgreSQL knows better. Raises ApiError 503."""
-    hot = await hot_or_cold(history_changes.read_response(connections.redis, tenant, response_id))
+    hot = await hot_or_cold(changes.read_response(connections.redis, tenant, response_id))
     if not isinstance(hot, HotResponse) or not hot.doubtful:
         return hot
     if await stored(store.response_span(connections.store, tenant, response_id)) is not None:

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from redis.asyncio import Redis
 from redis.exceptions import RedisError
 
-from api import history_losses, metrics
-from api.history_losses import Ended
+from api import metrics
+from api.history import losses
+from api.history.losses import Ended
 from core.epochs import Epochs
 from core.put_back import put_back
 from core.queue import Epoch, Receipt
@@ -116,4 +117,4 @@ class Ring:
 
 async def _show(redis: Redis, one: Kept) -> None:
     if one.ended is not None:
-        await history_losses.restore_response(redis, one.ended, one.receipt.entries[-1])
+        await losses.restore_response(redis, one.ended, one.receipt.entries[-1])

@@ -10,9 +10,9 @@ from typing import cast
 import orjson
 from redis.asyncio import Redis
 
-from api import history, history_changes
-from api.history import Begun, Ending, Opening, Refused
-from api.history_changes import HotConversation, HotResponse
+from api.history import changes, steps
+from api.history.changes import HotConversation, HotResponse
+from api.history.steps import Begun, Ending, Opening, Refused
 from api.idempotency import Idempotency
 from api.lanes import Lanes
 from core.entry import Entry, Kind, item_tail, parse, response_tail
@@ -58,24 +58,24 @@ def said(item_id: str, text: str) -> bytes:
 
 
 async def begun(lanes: Lanes, one: Opening) -> Begun:
-    outcome = await history.begin(lanes, one, LIMIT)
+    outcome = await steps.begin(lanes, one, LIMIT)
     assert isinstance(outcome, Begun), outcome
     return outcome
 
 
 async def refusal(lanes: Lanes, one: Opening, limit: int = LIMIT) -> tuple[str, str]:
-    outcome = await history.begin(lanes, one, limit)
+    outcome = await steps.begin(lanes, one, limit)
     assert isinstance(outcome, Refused), outcome
     return outcome.reason, outcome.detail
 
 
 async def finish(lanes: Lanes, one: Opening, thread: str, end: Ending) -> str:
-    return (await history.finish(lanes, TENANT, thread, one.response, one.token, end))[0]
+    return (await steps.finish(lanes, TENANT, thread, one.response, one.token, end))[0]
 
 
 async def flush(redis: Redis, one: Opening, thread: str, log: bytes = b"", last_sequence: int = 0) -> str:
-    flushes = [history.Flush(TENANT, thread, one.response, one.token, log, last_sequence)]
-    return (await history.flush(redis, flushes))[0]
+    flushes = [steps.Flush(TENANT, thread, one.response, one.token, log, last_sequence)]
+    return (await steps.flush(redis, flushes))[0]
 
 
 async def turn(lanes: Lanes, one: Opening, *texts: str) -> str:
@@ -88,7 +88,7 @@ async def turn(lanes: Lanes, one: Opening, *texts: str) -> str:
 async def create(redis: Redis, *texts: str, name: str = CONVERSATION) -> str:
     """A conversation with items whose ids end in their texts."""
     items = [(f"msg_{text}", said(f"msg_{text}", text)) for text in texts]
-    changed = await history_changes.append(redis, TENANT, name, items, LIMIT, created_at=1, metadata=b"{}")
+    changed = await changes.append(redis, TENANT, name, items, LIMIT, created_at=1, metadata=b"{}")
     assert changed.reason == "ok"
     return name
 
@@ -96,11 +96,11 @@ async def create(redis: Redis, *texts: str, name: str = CONVERSATION) -> str:
 async def append(redis: Redis, text: str, name: str = CONVERSATION, limit: int = LIMIT, key: str = "") -> str:
     item_id = f"msg_{next(numbers)}"
     items, once = [(item_id, said(item_id, text))], Idempotency(key, "h", 60)
-    return (await history_changes.append(redis, TENANT, name, items, limit, idempotency=once, ids=item_id)).reason
+    return (await changes.append(redis, TENANT, name, items, limit, idempotency=once, ids=item_id)).reason
 
 
 async def texts(redis: Redis, thread: str = CONVERSATION) -> list[str]:
-    hot = await history_changes.read(redis, TENANT, thread, items=True)
+    hot = await changes.read(redis, TENANT, thread, items=True)
     assert isinstance(hot, HotConversation), hot
     return texts_of([item for _, item in hot.items])
 
@@ -110,7 +110,7 @@ def texts_of(items: list[bytes]) -> list[str]:
 
 
 async def response_of(redis: Redis, one: Opening) -> HotResponse:
-    known = await history_changes.read_response(redis, TENANT, one.response)
+    known = await changes.read_response(redis, TENANT, one.response)
     assert isinstance(known, HotResponse), known
     return known
 

@@ -11,7 +11,7 @@ import orjson
 from hypothesis import strategies as st
 from hypothesis.stateful import invariant, precondition, rule
 
-from api.history import LOCK_MS
+from api.history.steps import LOCK_MS
 from core.entry import Kind
 from core.queue import QUEUE
 from core.store import losses

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import asyncpg
 import orjson
 
-from api import deleting, history, history_changes, history_orphans, reading
+from api import deleting, reading
 from api.changing import change
 from api.connections import Connections
 from api.errors import ApiError
-from api.history import Opening
-from api.history_losses import Ended
+from api.history import changes, orphans, steps
+from api.history.losses import Ended
+from api.history.steps import Opening
 from api.ring import Ring
 from api.settings import Settings
 from api.turn.body import COMPLETED, Verdict, conclude
@@ -195,8 +196,8 @@ class Pod(Process):
         limit = self.stores.settings.queue_limit
         redis = self.connections.redis
 
-        def attempt() -> Awaitable[history_changes.Changed]:
-            return history_changes.append(redis, self.tenant, talk, items, limit, **new)
+        def attempt() -> Awaitable[changes.Changed]:
+            return changes.append(redis, self.tenant, talk, items, limit, **new)
 
         return (await change(self.connections, self.tenant, talk, attempt)).reason
 
@@ -218,7 +219,7 @@ class Pod(Process):
         inputs, output = [orjson.loads(said(name)) for name in names[:-1]], [{"id": name} for name in names[-1:]]
         ending = make_ending(turn.response, final, inputs, output, orjson.dumps(final), b"", 0)
         ids = self.tenant, turn.thread, turn.response, turn.token
-        outcome, queued = await history.finish(self.connections.lanes, *ids, ending)
+        outcome, queued = await steps.finish(self.connections.lanes, *ids, ending)
         self.ring.keep(self.epochs, queued, Ended(self.tenant, turn.thread, turn.response, ending))
         return outcome
 
@@ -241,7 +242,7 @@ class Pod(Process):
 
     async def sweep(self) -> None:
         """Close what has lost its pod."""
-        for tenant, response in await history_orphans.expired(self.connections.redis, MOST_ITEMS):
+        for tenant, response in await orphans.expired(self.connections.redis, MOST_ITEMS):
             await close_orphan(self.connections, tenant, response)
 
 

@@ -3,8 +3,8 @@
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from api import history_changes
-from api.history_losses import NOTHING_STORED
+from api.history import changes
+from api.history.losses import NOTHING_STORED
 from core.queue import ACKED, ALONE, ATTEMPTS, LEASES, META, QUEUE, SESSIONS, renew
 from tests.entries import TENANT
 from tests.model_server import ModelServer
@@ -90,17 +90,17 @@ class QueueCalls:
 
     def append(self, conversation: str, items: list[tuple[str, bytes]], *, create: bool) -> str:
         created_at = 1 if create else None
-        steps = history_changes.append(self.server.client, TENANT, conversation, items, LIMIT, created_at=created_at)
+        steps = changes.append(self.server.client, TENANT, conversation, items, LIMIT, created_at=created_at)
         return self.server.run(steps).reason
 
     def load(self, conversation: str, last: int, items: list[tuple[int, bytes]]) -> bool:
         """What api/loading.py does with what PostgreSQL has."""
         client = self.server.client
-        ticket = self.server.run(history_changes.take_ticket(client, TENANT, conversation))
+        ticket = self.server.run(changes.take_ticket(client, TENANT, conversation))
         if ticket is None:
             return False
         stored = replace(NOTHING_STORED, last_position=last, items=items)
-        self.server.run(history_changes.warm(client, TENANT, conversation, ticket.token, stored, EXPIRATION_SECONDS))
+        self.server.run(changes.warm(client, TENANT, conversation, ticket.token, stored, EXPIRATION_SECONDS))
         return bool(self.server.redis.exists(keys(conversation)[0]))
 
     def renew(self, floor: int) -> None:

@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 from redis.asyncio import Redis
 
-from api import history_changes
+from api.history import changes
 from core.entry import UNCOUNTED, parse
 from tests.entries import TENANT, claim, empty_queue, item, push
 from worker import queue
@@ -107,6 +107,6 @@ async def test_a_stale_copy_that_was_needed_goes_later(redis: Redis, fields: dic
 
 async def test_what_no_hot_copy_counted_takes_nothing_off(redis: Redis) -> None:
     """The delete of a response whose thread was cold then."""
-    await history_changes.delete_response(redis, TENANT, "resp_1", "thr_1", None, None)
+    await changes.delete_response(redis, TENANT, "resp_1", "thr_1", None, None)
     lease = await claim(redis)
     assert [parse(entry).extra for entry in lease.entries] == [(UNCOUNTED,)]

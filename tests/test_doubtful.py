@@ -3,8 +3,8 @@
 import pytest
 from redis.asyncio import Redis
 
-from api import history_changes, history_losses
-from api.history_changes import HotConversation, Ticket
+from api.history import changes, losses
+from api.history.changes import HotConversation, Ticket
 from api.store import StoredConversation
 from core.queue import META
 from tests.entries import TENANT, empty_queue
@@ -39,34 +39,34 @@ async def doubt_all(redis: Redis) -> None:
 
 
 async def complete(redis: Redis, ticket: Ticket, stored: StoredConversation | None) -> None:
-    await history_losses.complete(redis, TENANT, CONVERSATION, ticket.token, stored, DELETED, EXPIRATION)
+    await losses.complete(redis, TENANT, CONVERSATION, ticket.token, stored, DELETED, EXPIRATION)
 
 
 async def test_a_doubtful_copy_is_completed_with_what_is_queued(redis: Redis) -> None:
     await create(redis, "queued", "deleted")
     await doubt_all(redis)
-    assert await history_changes.read(redis, TENANT, CONVERSATION, items=True) == "doubtful"
-    ticket = await history_changes.take_ticket(redis, TENANT, CONVERSATION)
+    assert await changes.read(redis, TENANT, CONVERSATION, items=True) == "doubtful"
+    ticket = await changes.take_ticket(redis, TENANT, CONVERSATION)
     assert ticket is not None
     assert ticket.doubtful
     await redis.hset(META, "lost", "1")
     await complete(redis, ticket, EARLIER)
     assert await texts(redis) == ["earlier", "queued"]
     await drain(redis)
-    assert await history_changes.read(redis, TENANT, CONVERSATION, items=True) == "cold", "it is read anew"
+    assert await changes.read(redis, TENANT, CONVERSATION, items=True) == "cold", "it is read anew"
 
 
 async def test_what_was_stored_meanwhile_is_not_taken_for_gone(redis: Redis) -> None:
     """PostgreSQL was asked before the last of it was there, and the loader comes back after."""
     await create(redis, "queued")
     await doubt_all(redis)
-    slow = await history_changes.take_ticket(redis, TENANT, CONVERSATION)
+    slow = await changes.take_ticket(redis, TENANT, CONVERSATION)
     assert slow is not None
-    assert await history_changes.take_ticket(redis, TENANT, CONVERSATION) is None
+    assert await changes.take_ticket(redis, TENANT, CONVERSATION) is None
     await drain(redis)
     await complete(redis, slow, EARLIER)
     await redis.hset(META, "lost", "1")
-    hot = await history_changes.read(redis, TENANT, CONVERSATION, items=True)
+    hot = await changes.read(redis, TENANT, CONVERSATION, items=True)
     assert isinstance(hot, HotConversation)
     assert await texts(redis) == ["queued"], "its loader asks again"
     await append(redis, "later")
@@ -77,7 +77,7 @@ async def test_nobody_uses_a_doubtful_copy(redis: Redis) -> None:
     await create(redis, "a")
     await doubt_all(redis)
     assert await append(redis, "b") == "cold"
-    assert (await history_changes.delete_item(redis, TENANT, CONVERSATION, "msg_a")).reason == "cold"
+    assert (await changes.delete_item(redis, TENANT, CONVERSATION, "msg_a")).reason == "cold"
     async with running_lanes(redis) as lanes:
         assert await refusal(lanes, opening(CONVERSATION)) == ("cold", CONVERSATION)
 
@@ -91,4 +91,4 @@ async def test_what_branches_off_a_stale_copy_is_stale(redis: Redis) -> None:
         branch = await turn(lanes, opening(previous=first.response), "c", "d")
     assert await texts(redis, branch) == ["a", "b", "c", "d"]
     await drain(redis)
-    assert await history_changes.read(redis, TENANT, branch, items=True) == "cold"
+    assert await changes.read(redis, TENANT, branch, items=True) == "cold"

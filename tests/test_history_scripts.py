@@ -10,8 +10,8 @@ import pytest
 from redis.asyncio import Redis
 from redis.exceptions import OutOfMemoryError
 
-from api import history, history_changes, history_orphans
-from api.history_changes import Ticket
+from api.history import changes, orphans, steps
+from api.history.changes import Ticket
 from api.lanes import Lanes
 from api.store import StoredConversation
 from core.entry import Kind
@@ -115,7 +115,7 @@ async def test_a_turn_that_produced_nothing_leaves_all_as_it_was(lanes: Lanes, r
     assert (known.status, known.end, known.input) == ("failed", None, b"[]")
     assert await refusal(lanes, opening(previous=one.response)) == ("response_empty", "")
     if not conversation:
-        assert await history_changes.read(redis, TENANT, thread, items=True) == "cold"
+        assert await changes.read(redis, TENANT, thread, items=True) == "cold"
     # A plain retry with the same key runs again.
     retry = opening(conversation, key="again")
     assert texts_of((await begun(lanes, retry)).items) == (["a"] if conversation else [])
@@ -127,12 +127,12 @@ async def test_a_turn_that_produced_nothing_leaves_all_as_it_was(lanes: Lanes, r
 async def test_one_turn_at_a_time(lanes: Lanes, redis: Redis) -> None:
     await create(redis, "a")
     openings = [opening(CONVERSATION) for _ in range(20)]
-    outcomes = await asyncio.gather(*(history.begin(lanes, one, 1000) for one in openings))
-    winner = next(one for one, outcome in zip(openings, outcomes, strict=True) if isinstance(outcome, history.Begun))
-    losers = [outcome for outcome in outcomes if isinstance(outcome, history.Refused)]
+    outcomes = await asyncio.gather(*(steps.begin(lanes, one, 1000) for one in openings))
+    winner = next(one for one, outcome in zip(openings, outcomes, strict=True) if isinstance(outcome, steps.Begun))
+    losers = [outcome for outcome in outcomes if isinstance(outcome, steps.Refused)]
     assert {(one.reason, one.detail) for one in losers} == {("locked", winner.response)}
     assert len(losers) == 19
-    item = await history_changes.delete_item(redis, TENANT, CONVERSATION, "msg_a")
+    item = await changes.delete_item(redis, TENANT, CONVERSATION, "msg_a")
     assert (await append(redis, "b"), item.reason, item.detail) == ("locked", "locked", winner.response)
     assert await finish(lanes, winner, CONVERSATION, ending(winner.response, "b", "c")) == "ok"
     assert texts_of((await begun(lanes, opening(CONVERSATION))).items) == ["a", "b", "c"]
@@ -163,9 +163,9 @@ async def test_who_does_not_hold_the_lock_writes_nothing(lanes: Lanes, redis: Re
     before = await redis.hgetall(CONV)
     for response, token in ((one.response, stranger.token), (stranger.response, one.token), (other.response, "")):
         end = ending(response, "b", log=b"x")
-        assert (await history.finish(lanes, TENANT, CONVERSATION, response, token, end))[0] == "lost"
-        flushed = history.Flush(TENANT, CONVERSATION, response, token, b"x", 1)
-        assert await history.flush(redis, [flushed]) == ["lost"]
+        assert (await steps.finish(lanes, TENANT, CONVERSATION, response, token, end))[0] == "lost"
+        flushed = steps.Flush(TENANT, CONVERSATION, response, token, b"x", 1)
+        assert await steps.flush(redis, [flushed]) == ["lost"]
     assert await redis.hgetall(CONV) == before
     assert len(await entries(redis)) == 2
     assert await redis.keys("log:*") == []
@@ -176,21 +176,21 @@ async def test_an_expired_lock_is_taken_over_once(lanes: Lanes, redis: Redis) ->
     one = opening(CONVERSATION)
     await begun(lanes, one)
     await flush(redis, one, CONVERSATION, b"first", 4)
-    assert await history_orphans.takeover(redis, TENANT, one.response, "early") is None
-    assert await history_orphans.expired(redis, 10) == []
+    assert await orphans.takeover(redis, TENANT, one.response, "early") is None
+    assert await orphans.expired(redis, 10) == []
     await expire_lock(redis, one, CONVERSATION)
-    assert await history_orphans.expired(redis, 10) == [(TENANT, one.response)]
+    assert await orphans.expired(redis, 10) == [(TENANT, one.response)]
     assert await refusal(lanes, opening(CONVERSATION)) == ("expired", one.response)
     tokens = [f"successor{number}" for number in range(10)]
-    taken = await asyncio.gather(*(history_orphans.takeover(redis, TENANT, one.response, token) for token in tokens))
+    taken = await asyncio.gather(*(orphans.takeover(redis, TENANT, one.response, token) for token in tokens))
     (orphan,) = [each for each in taken if each]
     assert (orphan.thread, orphan.request, orphan.log) == (CONVERSATION, one.request, [b"first"])
     assert await flush(redis, one, CONVERSATION, b"late", 9) == "lost"
     assert await finish(lanes, one, CONVERSATION, ending(one.response, "late")) == "lost"
     token = tokens[taken.index(orphan)]
     end = ending(one.response, "b", "half")
-    assert (await history.finish(lanes, TENANT, CONVERSATION, one.response, token, end))[0] == "ok"
-    assert await history_orphans.takeover(redis, TENANT, one.response, "late") is None
+    assert (await steps.finish(lanes, TENANT, CONVERSATION, one.response, token, end))[0] == "ok"
+    assert await orphans.takeover(redis, TENANT, one.response, "late") is None
     assert await texts(redis) == ["a", "b", "half"]
 
 
@@ -205,8 +205,8 @@ async def test_positions_are_contiguous_and_grow_whatever_the_clock_does(lanes: 
     # From here on the clock is far behind the last position.
     await append(redis, "f")
     await turn(lanes, opening(CONVERSATION), "g", "h")
-    hot = await history_changes.read(redis, TENANT, CONVERSATION, items=True)
-    assert isinstance(hot, history_changes.HotConversation)
+    hot = await changes.read(redis, TENANT, CONVERSATION, items=True)
+    assert isinstance(hot, changes.HotConversation)
     positions = [position for position, _ in hot.items]
     assert positions == [entry.position for entry in await entries(redis) if entry.kind is Kind.ITEM]
     assert all(one < other for one, other in itertools.pairwise(positions))
@@ -222,17 +222,17 @@ async def test_nothing_gets_past_a_tombstone(lanes: Lanes, redis: Redis) -> None
     one = opening(CONVERSATION, key="key")
     await begun(lanes, one)
     await flush(redis, one, CONVERSATION, b"first", 0)
-    assert (await history_changes.delete_conversation(redis, TENANT, CONVERSATION)).reason == "ok"
+    assert (await changes.delete_conversation(redis, TENANT, CONVERSATION)).reason == "ok"
 
     async def is_gone() -> None:
         assert await refusal(lanes, opening(CONVERSATION)) == ("gone", "")
         assert await flush(redis, one, CONVERSATION, b"late", 9) == "gone"
         assert await finish(lanes, one, CONVERSATION, ending(one.response, "late")) == "gone"
         assert await append(redis, "late") == "gone"
-        assert (await history_changes.delete_item(redis, TENANT, CONVERSATION, "msg_a")).reason == "gone"
-        assert (await history_changes.delete_conversation(redis, TENANT, CONVERSATION)).reason == "gone"
-        await history_changes.warm(redis, TENANT, CONVERSATION, "", STORED, EXPIRATION)
-        assert await history_changes.read(redis, TENANT, CONVERSATION, items=True) == "gone"
+        assert (await changes.delete_item(redis, TENANT, CONVERSATION, "msg_a")).reason == "gone"
+        assert (await changes.delete_conversation(redis, TENANT, CONVERSATION)).reason == "gone"
+        await changes.warm(redis, TENANT, CONVERSATION, "", STORED, EXPIRATION)
+        assert await changes.read(redis, TENANT, CONVERSATION, items=True) == "gone"
         assert await redis.keys(f"*{one.response}") == []
 
     await is_gone()
@@ -248,11 +248,11 @@ async def test_a_deleted_response_takes_its_items_along_in_a_thread_of_its_own(l
     await turn(lanes, second, "c", "d")
     running = await begun(lanes, third)
     known = await response_of(redis, second)
-    assert (await history_changes.delete_response(redis, TENANT, third.response, "", None, None)).reason == "running"
-    deleted = await history_changes.delete_response(redis, TENANT, second.response, thread, known.first, known.end)
+    assert (await changes.delete_response(redis, TENANT, third.response, "", None, None)).reason == "running"
+    deleted = await changes.delete_response(redis, TENANT, second.response, thread, known.first, known.end)
     assert deleted.reason == "ok"
     assert await texts(redis, thread) == ["a", "b"]
-    assert await history_changes.read_response(redis, TENANT, second.response) == "gone"
+    assert await changes.read_response(redis, TENANT, second.response) == "gone"
     assert (await refusal(lanes, opening(previous=second.response)))[0] == "response_gone"
     assert await finish(lanes, third, running.thread, ending(third.response, "e", "f")) == "ok"
     await drain(redis)
@@ -262,9 +262,9 @@ async def test_nobody_may_load_what_is_there_again(redis: Redis) -> None:
     """A loader that looked before another one had warmed comes too late for a ticket."""
     await create(redis, "a")
     await drain(redis)
-    assert await history_changes.take_ticket(redis, TENANT, CONVERSATION) is None
-    assert (await history_changes.delete_conversation(redis, TENANT, CONVERSATION)).reason == "ok"
-    assert await history_changes.take_ticket(redis, TENANT, CONVERSATION) is None
+    assert await changes.take_ticket(redis, TENANT, CONVERSATION) is None
+    assert (await changes.delete_conversation(redis, TENANT, CONVERSATION)).reason == "ok"
+    assert await changes.take_ticket(redis, TENANT, CONVERSATION) is None
     assert await redis.keys("load:*") == []
     await drain(redis)
 
@@ -275,8 +275,8 @@ async def test_half_a_conversation_can_be_loaded(redis: Redis, lost: str) -> Non
     await create(redis, "a", "b")
     await drain(redis)
     await (redis.lpop(ITEMS) if lost == "an element" else redis.delete(lost))
-    assert await history_changes.read(redis, TENANT, CONVERSATION, items=True) == "cold"
-    assert await history_changes.take_ticket(redis, TENANT, CONVERSATION) is not None
+    assert await changes.read(redis, TENANT, CONVERSATION, items=True) == "cold"
+    assert await changes.take_ticket(redis, TENANT, CONVERSATION) is not None
     assert await redis.exists(CONV, ITEMS) == 0
 
 
@@ -285,8 +285,8 @@ async def test_half_a_conversation_is_a_miss(lanes: Lanes, redis: Redis, lost: s
     calls: list[Callable[[], Awaitable[object]]] = [
         lambda: refusal(lanes, opening(CONVERSATION)),
         lambda: append(redis, "c"),
-        lambda: history_changes.delete_item(redis, TENANT, CONVERSATION, "msg_a"),
-        lambda: history_changes.read(redis, TENANT, CONVERSATION, items=True),
+        lambda: changes.delete_item(redis, TENANT, CONVERSATION, "msg_a"),
+        lambda: changes.read(redis, TENANT, CONVERSATION, items=True),
     ]
     for call in calls:
         await create(redis, "a", "b")
@@ -299,12 +299,12 @@ async def test_half_a_conversation_is_a_miss(lanes: Lanes, redis: Redis, lost: s
 async def test_only_the_ticket_s_holder_warms_and_only_what_is_cold(lanes: Lanes, redis: Redis) -> None:
     async def warm(ticket: Ticket | None) -> list[str] | None:
         token = ticket.token if ticket else ""
-        await history_changes.warm(redis, TENANT, CONVERSATION, token, STORED, EXPIRATION)
-        hot = await history_changes.read(redis, TENANT, CONVERSATION, items=True)
+        await changes.warm(redis, TENANT, CONVERSATION, token, STORED, EXPIRATION)
+        hot = await changes.read(redis, TENANT, CONVERSATION, items=True)
         return None if hot == "cold" else await texts(redis)
 
-    ticket = await history_changes.take_ticket(redis, TENANT, CONVERSATION)
-    assert await history_changes.take_ticket(redis, TENANT, CONVERSATION) is None
+    ticket = await changes.take_ticket(redis, TENANT, CONVERSATION)
+    assert await changes.take_ticket(redis, TENANT, CONVERSATION) is None
     assert await warm(Ticket("another", doubtful=False, parent=None)) is None
     assert await warm(ticket) == ["stored"]
     assert 0 < await redis.ttl(CONV) <= EXPIRATION
@@ -312,13 +312,13 @@ async def test_only_the_ticket_s_holder_warms_and_only_what_is_cold(lanes: Lanes
     (appended,) = await entries(redis)
     assert appended.position == FUTURE + 1
     # The keys are there.
-    assert await warm(await history_changes.take_ticket(redis, TENANT, CONVERSATION)) == ["stored", "new"]
+    assert await warm(await changes.take_ticket(redis, TENANT, CONVERSATION)) == ["stored", "new"]
     await redis.delete(f"load:{TENANT}:{CONVERSATION}")
     # Each writer takes the ticket away from a loader who saw the state before it.
     writers: list[Callable[[], Awaitable[object]]] = [
         lambda: append(redis, "newer"),
         lambda: turn(lanes, opening(CONVERSATION), "c", "d"),
-        lambda: history_changes.delete_item(redis, TENANT, CONVERSATION, "msg_stored"),
+        lambda: changes.delete_item(redis, TENANT, CONVERSATION, "msg_stored"),
     ]
     for write in writers:
         await redis.set(f"load:{TENANT}:{CONVERSATION}", "stale")  # nobody gets one for what is hot
@@ -326,7 +326,7 @@ async def test_only_the_ticket_s_holder_warms_and_only_what_is_cold(lanes: Lanes
         await drain(redis)
         await redis.delete(CONV, ITEMS)
         assert await warm(Ticket("stale", doubtful=False, parent=None)) is None
-        assert await warm(await history_changes.take_ticket(redis, TENANT, CONVERSATION)) == ["stored"]
+        assert await warm(await changes.take_ticket(redis, TENANT, CONVERSATION)) == ["stored"]
 
 
 # --- limits and times to live
@@ -341,13 +341,13 @@ async def test_a_full_queue_refuses_new_work_and_keeps_what_runs(lanes: Lanes, r
     await redis.config_set("maxmemory", 1)
     try:
         with pytest.raises(OutOfMemoryError):
-            await history.begin(lanes, opening(), 1000)
+            await steps.begin(lanes, opening(), 1000)
         with pytest.raises(OutOfMemoryError):
             await append(redis, "b")
         assert await flush(redis, one, CONVERSATION, b"text", 5) == "ok"
         assert await finish(lanes, one, CONVERSATION, ending(one.response, "b", "c")) == "ok"
         await drain(redis)
-        other = (await history_changes.delete_conversation(redis, TENANT, CONVERSATION)).reason
+        other = (await changes.delete_conversation(redis, TENANT, CONVERSATION)).reason
         assert other in ("ok", "cold"), "what is stored may have been evicted"
     finally:
         await redis.config_set("maxmemory", "1gb")
@@ -368,7 +368,7 @@ async def test_only_what_is_stored_and_not_in_use_gets_a_time_to_live(lanes: Lan
     await flush(redis, one, CONVERSATION, b"text", 5)
     assert await finish(lanes, one, CONVERSATION, ending(one.response, "b", "c", log=b"end", sequence=6)) == "ok"
     assert await lives() == (False, False)
-    assert 0 < await redis.ttl(f"log:{TENANT}:{one.response}") <= history.LOG_SECONDS
+    assert 0 < await redis.ttl(f"log:{TENANT}:{one.response}") <= steps.LOG_SECONDS
     assert 0 < await redis.ttl(f"idem:{TENANT}:key") <= 60
     lease_of_one, other = opening(CONVERSATION), opening()
     await begun(lanes, lease_of_one)
@@ -393,7 +393,7 @@ async def test_tenants_do_not_meet(lanes: Lanes, redis: Redis) -> None:
     await create(redis, "a")
     stranger = replace(opening(CONVERSATION), tenant="other")
     assert await refusal(lanes, stranger) == ("cold", CONVERSATION)
-    assert await history_changes.read(redis, "other", CONVERSATION, items=True) == "cold"
+    assert await changes.read(redis, "other", CONVERSATION, items=True) == "cold"
     mine = opening(key="key")
     await turn(lanes, mine, "b", "c")
     assert (await refusal(lanes, replace(opening(previous=mine.response), tenant="other")))[0] == "response_cold"

@@ -15,8 +15,8 @@ import pytest
 from openai import AsyncOpenAI
 from redis.asyncio import Redis
 
-from api.history import LOCK_MS
-from api.history_scripts import script
+from api.history.scripts import script
+from api.history.steps import LOCK_MS
 from core import queue, queue_sample
 from core.queue import QUEUE
 from local.children import HOST

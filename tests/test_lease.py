@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 from redis.asyncio import Redis
 
-from api import history_orphans
-from api.history import LOCK_MS
+from api.history import orphans
+from api.history.steps import LOCK_MS
 from core.queue import ACKED, ALONE, ATTEMPTS, BELL, HOT, LEASES, META, QUEUE, SESSIONS, renew
 from tests.entries import TENANT, broken_item, claim, empty_queue, expire, item, nothing_to_claim, push
 from worker import queue
@@ -258,7 +258,7 @@ async def test_a_clock_that_went_back_does_not_keep_a_dead_lease(redis: Redis) -
 
 async def test_a_clock_that_went_back_does_not_keep_a_dead_lock(redis: Redis) -> None:
     await redis.zadd("running", {f"{TENANT}:resp_1": 4_000_000_000_000})
-    assert await history_orphans.expired(redis, 10) == []
+    assert await orphans.expired(redis, 10) == []
     seconds, _ = await redis.time()
     assert (await redis.zscore("running", f"{TENANT}:resp_1") or 0) <= seconds * 1000 + 1000 + LOCK_MS
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 from redis.asyncio import Redis
 
-from api import history, history_changes, history_orphans, history_rates
+from api.history import changes, orphans, rates, steps
 from api.lanes import Lanes
 from api.rates import Allowance, Limits
 from core.queue import connect
@@ -95,7 +95,7 @@ async def _(lanes: Lanes, _: Redis) -> Call:
     return lambda: _items(lanes, one)
 
 
-async def _items(lanes: Lanes, one: history.Opening) -> list[str]:
+async def _items(lanes: Lanes, one: steps.Opening) -> list[str]:
     return texts_of((await begun(lanes, one)).items)
 
 
@@ -115,12 +115,12 @@ async def _(lanes: Lanes, redis: Redis) -> Call:
 
 @case("count of what is not stored")
 async def _(lanes: Lanes, _: Redis) -> Call:
-    return lambda: history_rates.take(lanes, TENANT, Allowance(Limits(10, 100)), 5)
+    return lambda: rates.take(lanes, TENANT, Allowance(Limits(10, 100)), 5)
 
 
 @case("settlement of what is not stored")
 async def _(lanes: Lanes, _: Redis) -> Call:
-    return lambda: history_rates.settle(lanes, TENANT, Allowance(Limits(10, 100)), 40)
+    return lambda: rates.settle(lanes, TENANT, Allowance(Limits(10, 100)), 40)
 
 
 @case("begin in a conversation")
@@ -194,7 +194,7 @@ async def _(lanes: Lanes, redis: Redis) -> Call:
     await expire_lock(redis, one, CONVERSATION)
 
     async def call() -> bool:
-        return await history_orphans.takeover(redis, TENANT, one.response, "successor") is not None
+        return await orphans.takeover(redis, TENANT, one.response, "successor") is not None
 
     return call
 
@@ -205,8 +205,8 @@ async def _(lanes: Lanes, redis: Redis) -> Call:
     await begun(lanes, one)
 
     async def call() -> int:
-        await history_orphans.hand_over(redis, TENANT, CONVERSATION, one.response, one.token)
-        orphan = await history_orphans.takeover(redis, TENANT, one.response, "successor")
+        await orphans.hand_over(redis, TENANT, CONVERSATION, one.response, one.token)
+        orphan = await orphans.takeover(redis, TENANT, one.response, "successor")
         assert orphan is not None
         return orphan.takeups
 
@@ -242,11 +242,11 @@ async def _unknown(_: Lanes, __: Redis) -> None:
 
 
 async def delete_conversation(redis: Redis) -> str:
-    return (await history_changes.delete_conversation(redis, TENANT, CONVERSATION)).reason
+    return (await changes.delete_conversation(redis, TENANT, CONVERSATION)).reason
 
 
 async def delete_item(redis: Redis, item: str) -> str:
-    return (await history_changes.delete_item(redis, TENANT, CONVERSATION, item)).reason
+    return (await changes.delete_item(redis, TENANT, CONVERSATION, item)).reason
 
 
 STATES = {"hot": _hot, "locked": _locked, "half evicted": _half_evicted, "unknown": _unknown}
@@ -270,7 +270,7 @@ EXPECTED = {
 
 
 async def delete_response(redis: Redis, response: str, thread: str) -> str:
-    return (await history_changes.delete_response(redis, TENANT, response, thread, None, None)).reason
+    return (await changes.delete_response(redis, TENANT, response, thread, None, None)).reason
 
 
 @case("delete of a response")
@@ -333,11 +333,11 @@ async def test_a_begin_that_is_given_back(client: Redis, retried: bool) -> None:
         await begun(lanes, one)
         if retried:
             assert await refusal(lanes, opening(CONVERSATION, key="key")) == ("replay", one.response)
-            await history_orphans.ask_again(client, TENANT, one.response, b"{}")
-        assert await history.abandon(client, one, 1800)
-        assert not await history.abandon(client, one, 1800)
+            await orphans.ask_again(client, TENANT, one.response, b"{}")
+        assert await steps.abandon(client, one, 1800)
+        assert not await steps.abandon(client, one, 1800)
         assert await refusal(lanes, one) == ("late", "") if retried else await begun(lanes, one)
-        assert await history_orphans.expired(client, 10) == ([(TENANT, one.response)] if retried else [])
-        orphan = await history_orphans.takeover(client, TENANT, one.response, "successor")
+        assert await orphans.expired(client, 10) == ([(TENANT, one.response)] if retried else [])
+        orphan = await orphans.takeover(client, TENANT, one.response, "successor")
         assert (None if orphan is None else (orphan.again, orphan.takeups)) == ((b"{}", 0) if retried else None)
     assert await violations(client) == []

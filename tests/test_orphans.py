@@ -4,7 +4,7 @@ import pytest
 from redis.asyncio import Redis
 
 from api.connections import FIRST_TRUCE_SECONDS
-from api.history import begin
+from api.history.steps import begin
 from tests.conftest import StartService
 from tests.entries import empty_queue
 from tests.hot_turns import expire_lock, opening, running_lanes

@@ -13,7 +13,7 @@ import pytest
 from openai import APIStatusError, AsyncOpenAI, ConflictError, InternalServerError
 from redis.asyncio import Redis
 
-from api.history import LOCK_MS
+from api.history.steps import LOCK_MS
 from core.queue import QUEUE
 from tests.chatting import ask, client_of, items_of, rest, stream, text_until, with_upstream
 from tests.conftest import StartService

@@ -7,8 +7,8 @@ from typing import cast
 import pytest
 from redis.asyncio import Redis
 
-from api import history, history_changes, history_losses
-from api.history_losses import Ended
+from api.history import changes, losses, steps
+from api.history.losses import Ended
 from api.lanes import Lanes
 from core import queue
 from core.put_back import put_back
@@ -72,9 +72,9 @@ async def bring_back(redis: Redis, receipt: Receipt | None) -> None:
     await put_back(redis, receipt, 0, Epoch(receipt.epoch + 1, 0, checked=False, ends={}), "put back")
 
 
-async def ended(lanes: Lanes, one: history.Opening, *said: str) -> tuple[Receipt, Ended]:
+async def ended(lanes: Lanes, one: steps.Opening, *said: str) -> tuple[Receipt, Ended]:
     end = ending(one.response, *said)
-    outcome, receipt = await history.finish(lanes, TENANT, CONVERSATION, one.response, one.token, end)
+    outcome, receipt = await steps.finish(lanes, TENANT, CONVERSATION, one.response, one.token, end)
     assert outcome == "ok"
     assert receipt is not None
     return receipt, Ended(TENANT, CONVERSATION, one.response, end)
@@ -88,7 +88,7 @@ async def test_a_turn_that_has_ended_frees_its_key(redis: Redis, lanes: Lanes, p
     receipt, end = await ended(lanes, one, *produced)
     await copy.restore(redis)
     await bring_back(redis, receipt)
-    await history_losses.restore_response(redis, end, receipt.entries[-1])
+    await losses.restore_response(redis, end, receipt.entries[-1])
     assert (await redis.ttl(f"idem:{TENANT}:key") > 0) == bool(produced)
 
 
@@ -98,11 +98,11 @@ async def test_a_response_that_was_deleted_holds_no_lock(redis: Redis, lanes: La
     await begun(lanes, one)
     copy = await Copy.of(redis)
     receipt, end = await ended(lanes, one, "b", "c")
-    deleted = await history_changes.delete_response(redis, TENANT, one.response, CONVERSATION, None, None)
+    deleted = await changes.delete_response(redis, TENANT, one.response, CONVERSATION, None, None)
     await copy.restore(redis)
     await bring_back(redis, deleted.queued)
     await bring_back(redis, receipt)
-    await history_losses.restore_response(redis, end, receipt.entries[-1])
+    await losses.restore_response(redis, end, receipt.entries[-1])
     assert not await redis.hexists(f"conv:{TENANT}:{CONVERSATION}", "lock")
 
 
@@ -114,16 +114,16 @@ async def test_a_conversation_that_was_deleted_takes_its_turn_along(
     await begun(lanes, one)
     await flush(redis, one, CONVERSATION, b"text", 1)
     copy = await Copy.of(redis)
-    deleted = await history_changes.delete_conversation(redis, TENANT, CONVERSATION)
+    deleted = await changes.delete_conversation(redis, TENANT, CONVERSATION)
     await copy.restore(redis)
     if remembered:
         await bring_back(redis, deleted.queued)
     else:
         await redis.hset(META, "lost_ms", 0)
-        ticket = await history_changes.take_ticket(redis, TENANT, CONVERSATION)
+        ticket = await changes.take_ticket(redis, TENANT, CONVERSATION)
         assert ticket is not None
         gone = [("conversation", CONVERSATION)]
-        await history_losses.complete(redis, TENANT, CONVERSATION, ticket.token, None, gone, 1800)
+        await losses.complete(redis, TENANT, CONVERSATION, ticket.token, None, gone, 1800)
     assert await finish(lanes, one, CONVERSATION, ending(one.response, "b", "c")) == "gone"
     assert not await redis.exists(f"resp:{TENANT}:{one.response}")
 
@@ -131,8 +131,8 @@ async def test_a_conversation_that_was_deleted_takes_its_turn_along(
 async def test_what_comes_late_of_a_deleted_conversation(redis: Redis) -> None:
     """Another process had appended it, and the delete is stored already."""
     await create(redis)
-    item = await history_changes.append(redis, TENANT, CONVERSATION, [("msg_x", said("msg_x", "x"))], 1000)
-    deleted = await history_changes.delete_conversation(redis, TENANT, CONVERSATION)
+    item = await changes.append(redis, TENANT, CONVERSATION, [("msg_x", said("msg_x", "x"))], 1000)
+    deleted = await changes.delete_conversation(redis, TENANT, CONVERSATION)
     await empty_queue(redis)
     await bring_back(redis, deleted.queued)
     await drain(redis)
@@ -141,15 +141,15 @@ async def test_what_comes_late_of_a_deleted_conversation(redis: Redis) -> None:
 
 async def test_a_conversation_whose_creation_is_lost_goes_on(redis: Redis) -> None:
     await create(redis)
-    item = await history_changes.append(redis, TENANT, CONVERSATION, [("msg_x", said("msg_x", "x"))], 1000)
+    item = await changes.append(redis, TENANT, CONVERSATION, [("msg_x", said("msg_x", "x"))], 1000)
     await empty_queue(redis)
     await bring_back(redis, item.queued)
     await redis.hset(META, "lost_ms", 0)
-    ticket = await history_changes.take_ticket(redis, TENANT, CONVERSATION)
+    ticket = await changes.take_ticket(redis, TENANT, CONVERSATION)
     assert ticket is not None
-    await history_losses.complete(redis, TENANT, CONVERSATION, ticket.token, None, [], 1800)
+    await losses.complete(redis, TENANT, CONVERSATION, ticket.token, None, [], 1800)
     assert [await append(redis, "y", key="key") for _ in range(2)] == ["ok", "replay"]
-    changed = await history_changes.append(redis, TENANT, CONVERSATION, [], 1000, metadata=b'{"a":"b"}')
+    changed = await changes.append(redis, TENANT, CONVERSATION, [], 1000, metadata=b'{"a":"b"}')
     assert (changed.reason, changed.detail) == ("ok", "0")
     assert await texts(redis) == ["x", "y"]
 
@@ -158,16 +158,16 @@ async def test_nobody_loads_before_all_have_put_back_what_they_have(redis: Redis
     copy = await Copy.of(redis)
     await copy.restore(redis)
     assert await refusal(lanes, opening(CONVERSATION)) == ("cold", CONVERSATION)
-    assert await history_changes.take_ticket(redis, TENANT, CONVERSATION) is None
+    assert await changes.take_ticket(redis, TENANT, CONVERSATION) is None
     await redis.hincrby(META, "lost_ms", -2000)
-    assert await history_changes.take_ticket(redis, TENANT, CONVERSATION) is not None
+    assert await changes.take_ticket(redis, TENANT, CONVERSATION) is not None
 
 
 async def test_large_entries_are_put_back_a_few_at_a_time(redis: Redis) -> None:
     """All at once they would take Redis longer than a client waits, which would send them again."""
     await create(redis)
     items = [(f"msg_{number}", said(f"msg_{number}", "x" * 600_000)) for number in range(8)]
-    appended = await history_changes.append(redis, TENANT, CONVERSATION, items, 1000)
+    appended = await changes.append(redis, TENANT, CONVERSATION, items, 1000)
     await empty_queue(redis)
     await redis.config_resetstat()
     await bring_back(redis, appended.queued)
@@ -177,7 +177,7 @@ async def test_large_entries_are_put_back_a_few_at_a_time(redis: Redis) -> None:
 
 async def test_what_is_put_back_twice_is_shown_once(redis: Redis) -> None:
     """Its process may be cut off in the middle, and begin again."""
-    item = await history_changes.append(
+    item = await changes.append(
         redis, TENANT, await create(redis), [("msg_x", said("msg_x", "x")), ("msg_y", said("msg_y", "y"))], 1000
     )
     await empty_queue(redis)
@@ -192,7 +192,7 @@ async def test_what_is_put_back_twice_is_shown_once(redis: Redis) -> None:
 async def test_only_who_took_a_response_over_forgets_it(redis: Redis, lanes: Lanes) -> None:
     one = opening(await create(redis))
     await begun(lanes, one)
-    await history_losses.forget(redis, TENANT, one.response, CONVERSATION, "another", 1800)
+    await losses.forget(redis, TENANT, one.response, CONVERSATION, "another", 1800)
     assert await finish(lanes, one, CONVERSATION, ending(one.response, "a", "b")) == "ok"
 
 

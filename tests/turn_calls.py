@@ -7,10 +7,10 @@ from typing import Any
 
 import orjson
 
-from api import history, history_changes, history_orphans
-from api.history import Begun, Flush, Opening
-from api.history_changes import Ticket
-from api.history_losses import NOTHING_STORED
+from api.history import changes, orphans, steps
+from api.history.changes import Ticket
+from api.history.losses import NOTHING_STORED
+from api.history.steps import Begun, Flush, Opening
 from api.turn.ending import make_ending
 from core.entry import Entry, Kind, parse
 from core.queue import QUEUE, renew
@@ -69,20 +69,18 @@ class TurnCalls:
     def append(self, conversation: str, names: list[str], *, create: bool) -> str:
         items = [(name, said(name)) for name in names]
         new: dict[str, Any] = {"created_at": 1, "metadata": b"{}"} if create else {}
-        return self.server.run(
-            history_changes.append(self.server.client, TENANT, conversation, items, LIMIT, **new)
-        ).reason
+        return self.server.run(changes.append(self.server.client, TENANT, conversation, items, LIMIT, **new)).reason
 
     def begin(self, turn: Turn) -> tuple[str, list[bytes]]:
         """What it answers, and the history."""
         names = TENANT, turn.response, turn.token, f"thr_{turn.response}"
         opening = Opening(*names, request=b"{}", conversation=turn.conversation)
-        begun = self.server.run(history.begin(self.server.lanes, opening, LIMIT))
+        begun = self.server.run(steps.begin(self.server.lanes, opening, LIMIT))
         return ("ok", begun.items) if isinstance(begun, Begun) else (begun.reason, [])
 
     def flush(self, turn: Turn) -> str:
         one = Flush(TENANT, turn.conversation, turn.response, turn.token, log=b"", last_sequence=0)
-        return self.server.run(history.flush(self.server.client, [one]))[0]
+        return self.server.run(steps.flush(self.server.client, [one]))[0]
 
     def finish(self, turn: Turn, names: list[str]) -> str:
         """The last item is the output; without any, the turn has produced nothing."""
@@ -90,36 +88,36 @@ class TurnCalls:
         inputs, output = [{"id": name} for name in names[:-1]], [{"id": name} for name in names[-1:]]
         ending = make_ending(turn.response, final, inputs, output, b"{}", b"", 0)
         ids = TENANT, turn.conversation, turn.response, turn.token
-        return self.server.run(history.finish(self.server.lanes, *ids, ending))[0]
+        return self.server.run(steps.finish(self.server.lanes, *ids, ending))[0]
 
     def takeover(self, response: str, token: str) -> bool:
-        taken = self.server.run(history_orphans.takeover(self.server.client, TENANT, response, token))
+        taken = self.server.run(orphans.takeover(self.server.client, TENANT, response, token))
         return taken is not None
 
     def hand_over(self, turn: Turn) -> None:
         ids = TENANT, turn.conversation, turn.response, turn.token
-        self.server.run(history_orphans.hand_over(self.server.client, *ids))
+        self.server.run(orphans.hand_over(self.server.client, *ids))
 
     def abandon(self, turn: Turn) -> bool:
         opening = Opening(TENANT, turn.response, turn.token, f"thr_{turn.response}", request=b"{}")
-        return self.server.run(history.abandon(self.server.client, opening, EXPIRATION_SECONDS))
+        return self.server.run(steps.abandon(self.server.client, opening, EXPIRATION_SECONDS))
 
     def delete(self, conversation: str) -> str:
-        return self.server.run(history_changes.delete_conversation(self.server.client, TENANT, conversation)).reason
+        return self.server.run(changes.delete_conversation(self.server.client, TENANT, conversation)).reason
 
     def delete_item(self, conversation: str, name: str) -> str:
-        return self.server.run(history_changes.delete_item(self.server.client, TENANT, conversation, name)).reason
+        return self.server.run(changes.delete_item(self.server.client, TENANT, conversation, name)).reason
 
     def take_ticket(self, conversation: str) -> Ticket | None:
-        return self.server.run(history_changes.take_ticket(self.server.client, TENANT, conversation))
+        return self.server.run(changes.take_ticket(self.server.client, TENANT, conversation))
 
     def ticket_runs_out(self, conversation: str) -> None:
-        self.server.run(history_changes.drop_ticket(self.server.client, TENANT, conversation))
+        self.server.run(changes.drop_ticket(self.server.client, TENANT, conversation))
 
     def warm(self, loaded: Loaded) -> None:
         stored = replace(NOTHING_STORED, last_position=loaded.last, items=loaded.items)
         names = TENANT, loaded.conversation, loaded.ticket
-        self.server.run(history_changes.warm(self.server.client, *names, stored, EXPIRATION_SECONDS))
+        self.server.run(changes.warm(self.server.client, *names, stored, EXPIRATION_SECONDS))
 
     def evict(self, conversation: str, which: tuple[bool, bool]) -> None:
         """As Redis does when its memory is full: key by key, and only those with a time to live."""

@@ -8,7 +8,7 @@ from itertools import pairwise
 from hypothesis import strategies as st
 from hypothesis.stateful import invariant, precondition, rule
 
-from api.history import LOCK_MS
+from api.history.steps import LOCK_MS
 from core.entry import Entry, parse
 from tests.model_runs import Model
 from tests.talks import Stored, Talk

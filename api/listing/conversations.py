@@ -10,7 +10,7 @@ import orjson
 
 from api import errors
 from api.connections import Connections
-from api.history_unstored import Unstored, UnstoredPage, unstored
+from api.history.unstored import Unstored, UnstoredPage, unstored
 from api.listing import store
 from api.listing.store import ABOVE_ALL, BELOW_ALL, ListedRow, Part
 from api.loading import rebuild

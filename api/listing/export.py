@@ -4,8 +4,9 @@ from collections.abc import AsyncIterator
 
 import orjson
 
-from api import errors, history_changes
+from api import errors
 from api.connections import Connections
+from api.history import changes
 from api.listing import store
 from api.loading import rebuild
 from api.reading import conversation, hot_or_cold, stored
@@ -31,9 +32,7 @@ async def export(connections: Connections, tenant: str, conversation_id: str) ->
 
 async def _page(connections: Connections, tenant: str, conversation_id: str, after: int) -> list[tuple[int, bytes]]:
     while True:
-        page = await hot_or_cold(
-            history_changes.read_page(connections.redis, tenant, conversation_id, after, PAGE_BYTES)
-        )
+        page = await hot_or_cold(changes.read_page(connections.redis, tenant, conversation_id, after, PAGE_BYTES))
         match page:
             case "gone":
                 raise errors.not_found("conversation", conversation_id, "conversation_id")

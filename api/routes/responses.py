@@ -8,8 +8,9 @@ from fastapi import APIRouter, Depends, Request
 from redis.exceptions import OutOfMemoryError
 from starlette.responses import Response
 
-from api import deleting, history_orphans, reading
+from api import deleting, reading
 from api.connections import Connections
+from api.history import orphans
 from api.ids import new_id
 from api.routes.edge import caller_of, check_ids, connections_of, idempotency_of, json_response, read_body, tenant_of
 from api.routes.stream import EventStream, leaving
@@ -49,7 +50,7 @@ async def _replay(connections: Connections, caller: Caller, body: CreateResponse
     if response not in connections.running:
         # Without memory for it, it is attached to all the same.
         with contextlib.suppress(OutOfMemoryError):
-            await history_orphans.ask_again(connections.redis, caller.tenant, response, body_to_repeat(body))
+            await orphans.ask_again(connections.redis, caller.tenant, response, body_to_repeat(body))
     if body.stream:
         return EventStream(follow_log(connections, caller.tenant, response, 0))
     tell = reading.response if body.background else ended_body

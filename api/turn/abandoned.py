@@ -4,9 +4,9 @@ import asyncio
 
 from redis.exceptions import RedisError
 
-from api import history
 from api.connections import Connections
-from api.history import Opening
+from api.history import steps
+from api.history.steps import Opening
 
 # Redis may carry out a begin long after we gave it up: when it was stopped and goes on. Until then the sweep, which
 # closes what has expired, comes too late for a client that tries again.
@@ -25,7 +25,7 @@ async def give_back(connections: Connections, opening: Opening) -> None:
             while answers < QUIET_ANSWERS:
                 await asyncio.sleep(PAUSE_SECONDS)
                 try:
-                    if await history.abandon(connections.redis, opening, expiration_seconds):
+                    if await steps.abandon(connections.redis, opening, expiration_seconds):
                         return
                     answers += 1
                 except RedisError:

@@ -7,7 +7,7 @@ import orjson
 
 from api import errors, store
 from api.connections import Connections
-from api.history_changes import HotConversation
+from api.history.changes import HotConversation
 from api.ids import new_id
 from api.rates import Allowance
 from api.reading import hot_conversation

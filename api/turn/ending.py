@@ -4,7 +4,7 @@ from typing import Any
 
 import orjson
 
-from api.history import Ending
+from api.history.steps import Ending
 from api.upstream.estimate import estimated_tokens
 from core import tracing
 from core.entry import item_tail, response_tail

@@ -10,10 +10,11 @@ from redis.exceptions import ConnectionError as RedisConnectionError
 from redis.exceptions import RedisError
 from redis.exceptions import TimeoutError as RedisTimeoutError
 
-from api import errors, history, metrics
+from api import errors, metrics
 from api.connections import Connections
-from api.history import Outcome
-from api.history_losses import Ended
+from api.history import steps
+from api.history.losses import Ended
+from api.history.steps import Outcome
 from api.turn.answer import Answer
 from api.turn.asking import Question
 from api.turn.body import Verdict, conclude, with_output
@@ -64,12 +65,12 @@ async def finish(connections: Connections, turn: Turn, question: Question, answe
             turn.status = "unknown"
 
 
-async def _persist(connections: Connections, turn: Turn, ending: history.Ending) -> Outcome | None:
+async def _persist(connections: Connections, turn: Turn, ending: steps.Ending) -> Outcome | None:
     """Finish, tried again while Redis is away: an answer that was paid for is not thrown away. None: it stayed away."""
     deadline = time.monotonic() + FINISH_SECONDS
     while True:
         try:
-            outcome, queued = await history.finish(
+            outcome, queued = await steps.finish(
                 connections.lanes, turn.tenant, turn.thread, turn.response, turn.token, ending
             )
         except (RedisConnectionError, RedisTimeoutError):

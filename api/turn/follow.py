@@ -6,9 +6,10 @@ from collections.abc import AsyncIterator
 
 import orjson
 
-from api import errors, history, reading
+from api import errors, reading
 from api.connections import Connections
 from api.errors import ApiError
+from api.history import steps
 from api.turn.events import KEEPALIVE, payload, split, terminal_frame
 from api.turn.running import KEEPALIVE_SECONDS, Turn
 
@@ -70,7 +71,7 @@ async def _held_or_logged(connections: Connections, turn: Turn, first: int) -> l
 async def _logged(connections: Connections, tenant: str, response: str, first: int) -> list[bytes]:
     """What the log has of the events numbered `first` and above."""
     found: list[bytes] = []
-    for last, blob in await history.log_after(connections.redis, tenant, response, first - 1):
+    for last, blob in await steps.log_after(connections.redis, tenant, response, first - 1):
         frames = list(split(blob))
         # A flush that was sent again overlaps the one before it.
         fresh = frames[max(0, first - (last - len(frames) + 1)) :]
@@ -125,7 +126,7 @@ def _patience_seconds(connections: Connections) -> float:
 
 async def _ended(connections: Connections, tenant: str, response: str) -> bool:
     """Asked ten times a second, so it fetches the whole response only where that may have ended."""
-    if await reading.hot_or_cold(history.is_running(connections.redis, tenant, response)) is True:
+    if await reading.hot_or_cold(steps.is_running(connections.redis, tenant, response)) is True:
         return False
     state = orjson.loads(await reading.response(connections, tenant, response))
     return state["status"] not in ("in_progress", "queued")
@@ -133,7 +134,7 @@ async def _ended(connections: Connections, tenant: str, response: str) -> bool:
 
 async def _final(connections: Connections, tenant: str, response: str, first: int) -> list[bytes]:
     """The terminal event of a response whose log has expired; nothing when the client has had all that the log has."""
-    if await history.has_log(connections.redis, tenant, response):
+    if await steps.has_log(connections.redis, tenant, response):
         return []
     body = await reading.response(connections, tenant, response)
     return [terminal_frame(orjson.loads(body)["status"], first, body)]

@@ -7,9 +7,10 @@ from typing import NoReturn
 
 from redis.exceptions import RedisError
 
-from api import errors, history, metrics, store
+from api import errors, metrics, store
 from api.connections import Connections
-from api.history import Begun, Opening, Refused
+from api.history import steps
+from api.history.steps import Begun, Opening, Refused
 from api.ids import CONVERSATION
 from api.loading import rebuild
 from api.turn.abandoned import give_back
@@ -53,7 +54,7 @@ async def _open(connections: Connections, opening: Opening) -> Begun:
     previous_thread, previous_end = "", None
     missed = False
     while True:
-        outcome = await history.begin(connections.lanes, opening, limit, previous_thread, previous_end)
+        outcome = await steps.begin(connections.lanes, opening, limit, previous_thread, previous_end)
         if isinstance(outcome, Begun):
             if opening.conversation or opening.previous_response:
                 (metrics.HISTORY_MISSES if missed else metrics.HISTORY_HITS).inc()

@@ -8,12 +8,13 @@ from typing import Any
 import orjson
 from redis.exceptions import RedisError, ResponseError
 
-from api import errors, history, history_losses, history_orphans, metrics, store
+from api import errors, metrics, store
 from api.connections import Connections
 from api.errors import ApiError
-from api.history import Ending
-from api.history_losses import Ended
-from api.history_orphans import Orphan
+from api.history import losses, orphans, steps
+from api.history.losses import Ended
+from api.history.orphans import Orphan
+from api.history.steps import Ending
 from api.turn.body import Verdict, conclude, with_output
 from api.turn.ending import make_ending
 from api.turn.events import payload, split, terminal_frame
@@ -42,7 +43,7 @@ Json = dict[str, Any]
 
 async def cancel_response(connections: Connections, tenant: str, response: str) -> bytes:
     """The response as it ended; one that had ended before is left as it is. Raises ApiError 404, 503."""
-    await history.cancel(connections.redis, tenant, response)
+    await steps.cancel(connections.redis, tenant, response)
     try:
         return await ended_body(connections, tenant, response, HEARD_SECONDS)
     except ApiError as error:
@@ -61,7 +62,7 @@ async def close_orphan(connections: Connections, tenant: str, response: str, *, 
     if connections.truce.holds and not force:
         return
     token = secrets.token_hex(16)
-    orphan = await history_orphans.takeover(connections.redis, tenant, response, token, force=force)
+    orphan = await orphans.takeover(connections.redis, tenant, response, token, force=force)
     if orphan is None:
         return
     try:
@@ -69,9 +70,7 @@ async def close_orphan(connections: Connections, tenant: str, response: str, *, 
             await _end(connections, tenant, response, token, orphan)
     except ApiError:
         # One of the stores is away. No process died of it, so it must not count as if one had.
-        await history_orphans.hand_over(
-            connections.redis, tenant, orphan.thread, response, token, pause_ms=history.LOCK_MS
-        )
+        await orphans.hand_over(connections.redis, tenant, orphan.thread, response, token, pause_ms=steps.LOCK_MS)
         raise
 
 
@@ -102,7 +101,7 @@ async def _close(
     closing = terminal_frame(verdict.status, sequence, body) if request["stream"] else b""
     inputs = [item for item in request["input"] if item["type"] != "item_reference"]
     ending: Ending = make_ending(response, final, inputs, output, body, closing, sequence)
-    outcome, queued = await history.finish(connections.lanes, tenant, orphan.thread, response, token, ending)
+    outcome, queued = await steps.finish(connections.lanes, tenant, orphan.thread, response, token, ending)
     connections.ring.keep(connections.epochs, queued, Ended(tenant, orphan.thread, response, ending))
     metrics.ORPHANS.inc()
     log.warning("response of a dead process closed", extra={"response": response, "tenant": tenant, "outcome": outcome})
@@ -123,7 +122,7 @@ async def _ended_long_ago(connections: Connections, tenant: str, response: str, 
     if span is None:
         return False
     expiration = connections.settings.expiration_seconds
-    await history_losses.forget(connections.redis, tenant, response, orphan.thread, token, expiration)
+    await losses.forget(connections.redis, tenant, response, orphan.thread, token, expiration)
     return True
 
 
@@ -132,7 +131,7 @@ async def sweep(connections: Connections) -> None:
     while True:
         await asyncio.sleep(SWEEP_SECONDS)
         try:
-            for tenant, response in await history_orphans.expired(connections.redis, SWEEP_LIMIT):
+            for tenant, response in await orphans.expired(connections.redis, SWEEP_LIMIT):
                 if response not in connections.running:
                     await _close_or_tell(connections, tenant, response)
         except RedisError:

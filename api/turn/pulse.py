@@ -6,8 +6,8 @@ import time
 
 from redis.exceptions import RedisError
 
-from api import history
 from api.connections import Connections
+from api.history import steps
 from api.turn.running import Turn
 
 log = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ async def _flush(connections: Connections, due: list[Turn]) -> None:
     """One round trip for all that are due."""
     now = time.monotonic()
     flushes = [
-        history.Flush(
+        steps.Flush(
             turn.tenant,
             turn.thread,
             turn.response,
@@ -54,7 +54,7 @@ async def _flush(connections: Connections, due: list[Turn]) -> None:
         )
         for turn in due
     ]
-    outcomes = await history.flush(connections.redis, flushes)
+    outcomes = await steps.flush(connections.redis, flushes)
     for turn, flushed, outcome in zip(due, flushes, outcomes, strict=True):
         turn.flushes += 1
         match outcome:

@@ -11,9 +11,10 @@ from typing import Any
 import orjson
 from redis.exceptions import RedisError
 
-from api import errors, history_orphans
+from api import errors
 from api.connections import Connections
 from api.errors import ApiError
+from api.history import orphans
 from api.recent import Remembered
 from api.turn.answer import Answer
 from api.turn.asking import Question, make_ask, resolve_references
@@ -182,4 +183,4 @@ async def _hand_over(connections: Connections, turn: Turn) -> None:
     connections.running.pop(turn.response, None)
     turn.status = "handed_over"
     with contextlib.suppress(RedisError):
-        await history_orphans.hand_over(connections.redis, turn.tenant, turn.thread, turn.response, turn.token)
+        await orphans.hand_over(connections.redis, turn.tenant, turn.thread, turn.response, turn.token)

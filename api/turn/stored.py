@@ -7,7 +7,7 @@ import orjson
 
 from api import metrics
 from api.connections import Connections
-from api.history import Opening
+from api.history.steps import Opening
 from api.idempotency import Idempotency
 from api.ids import THREAD, new_id
 from api.schemas.responses import CreateResponse

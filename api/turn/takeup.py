@@ -12,8 +12,8 @@ import orjson
 from api import errors, metrics
 from api.connections import Connections
 from api.errors import ApiError
-from api.history_changes import HotConversation
-from api.history_orphans import Orphan
+from api.history.changes import HotConversation
+from api.history.orphans import Orphan
 from api.reading import hot_conversation
 from api.schemas.edge import parse
 from api.schemas.responses import CreateResponse

@@ -8,9 +8,10 @@ from typing import Any
 import orjson
 from redis.exceptions import RedisError
 
-from api import errors, history_changes, history_rates, store
+from api import errors, store
 from api.connections import Connections
-from api.history_changes import HotConversation, HotResponse
+from api.history import changes, rates
+from api.history.changes import HotConversation, HotResponse
 from api.ids import new_id
 from api.loading import rebuild
 from api.reading import hot_response, missing, stored
@@ -89,7 +90,7 @@ async def _take(
     wanted = expected_tokens(allowance, request, inputs)
     try:
         async with asyncio.timeout(COUNT_SECONDS):
-            admitted = await history_rates.take(connections.lanes, caller.tenant, allowance, wanted)
+            admitted = await rates.take(connections.lanes, caller.tenant, allowance, wanted)
     except (RedisError, TimeoutError):
         return 0
     if not admitted:
@@ -108,7 +109,7 @@ async def _run(connections: Connections, caller: Caller, turn: Turn, question: Q
 async def _settle(connections: Connections, caller: Caller, over: int) -> None:
     if caller.allowance.limits.tokens:
         with contextlib.suppress(RedisError):
-            await history_rates.settle(connections.lanes, caller.tenant, caller.allowance, over)
+            await rates.settle(connections.lanes, caller.tenant, caller.allowance, over)
 
 
 async def count_input(connections: Connections, tenant: str, request: CreateResponse) -> Count:
@@ -174,7 +175,7 @@ async def _end(connections: Connections, tenant: str, previous: str) -> tuple[st
 
 async def _hot(connections: Connections, tenant: str, thread: str, param: str) -> HotConversation:
     while True:
-        hot = await history_changes.read(connections.redis, tenant, thread, items=True)
+        hot = await changes.read(connections.redis, tenant, thread, items=True)
         if hot == "gone":
             raise errors.not_found("conversation", thread, param)
         if isinstance(hot, HotConversation):

@@ -8,8 +8,8 @@ from typing import cast
 
 import aiohttp
 
-from api import history, history_changes
-from api.history import LOCK_MS
+from api.history import changes, steps
+from api.history.steps import LOCK_MS
 from tests.chaos.acts import append, begin_talk
 from tests.chaos.gate import learn
 from tests.chaos.judge import listed
@@ -22,8 +22,8 @@ from tests.entries import TENANT
 from tests.waiting import wait_until
 
 # A script is known by its hash.
-BEGIN, FINISH = history._begin, history._finish  # noqa: SLF001
-APPEND, WARM = history_changes._append, history_changes._warm  # noqa: SLF001
+BEGIN, FINISH = steps._begin, steps._finish  # noqa: SLF001
+APPEND, WARM = changes._append, changes._warm  # noqa: SLF001
 # The lock's end, the next sweep, and some for a busy machine.
 CLOSED_SECONDS = LOCK_MS / 1000 + 10
 FIRST_WORDS = "word1 word2 word3 "

@@ -3,7 +3,7 @@
 import asyncio
 import time
 
-from api import history_changes
+from api.history import changes
 from tests.chaos.acts import append, begin_talk, delete, look, turn
 from tests.chaos.gate import Rule, learn
 from tests.chaos.registry import fault
@@ -14,7 +14,7 @@ from tests.entries import TENANT
 from tests.waiting import wait_until
 
 # A script is known by its hash.
-WARM = history_changes._warm  # noqa: SLF001
+WARM = changes._warm  # noqa: SLF001
 # Redis evicts only what may expire.
 EVICT = "if redis.call('TTL', KEYS[1]) < 0 then return 0 end return redis.call('DEL', KEYS[1])"
 TAKES_STORE_LOCK = b"pg_advisory_xact_lock_shared"

@@ -4,7 +4,7 @@ import asyncio
 import time
 from typing import cast
 
-from api.history import LOCK_MS
+from api.history.steps import LOCK_MS
 from core.queue import LEASES
 from tests.chaos.acts import append, begin_talk, streamed_turn
 from tests.chaos.judge import recovered

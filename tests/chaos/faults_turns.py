@@ -5,7 +5,7 @@ import time
 
 import orjson
 
-from api.history import LOCK_MS
+from api.history.steps import LOCK_MS
 from local.children import HOST
 from tests.chaos.acts import begin_talk
 from tests.chaos.faults_api import asks, raw_stream

@@ -3,7 +3,7 @@
 import asyncio
 import time
 
-from api import history, history_changes
+from api.history import changes, steps
 from tests.chaos.acts import begin_talk
 from tests.chaos.gate import Gate, Rule, learn
 from tests.chaos.registry import fault
@@ -12,8 +12,8 @@ from tests.chaos.users import Load, fill, load
 from worker import queue
 
 # A script is known by its hash.
-APPEND, DELETE = history_changes._append, history_changes._delete_conversation  # noqa: SLF001
-BEGIN, FINISH = history._begin, history._finish  # noqa: SLF001
+APPEND, DELETE = changes._append, changes._delete_conversation  # noqa: SLF001
+BEGIN, FINISH = steps._begin, steps._finish  # noqa: SLF001
 CLAIM, ACK = queue._claim, queue._ack  # noqa: SLF001
 # The first bytes of COPY's data: the server is in the middle of it.
 IN_COPY = b"PGCOPY\n"

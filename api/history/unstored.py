@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from redis.asyncio import Redis
 
-from api.history_scripts import script
+from api.history.scripts import script
 
 _unstored = script("unstored", allow_oom=True)
 

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from redis.asyncio import Redis
 
-from api.history_scripts import script
+from api.history.scripts import script
 from api.idempotency import NOT_IDEMPOTENT, Idempotency
 from api.store import StoredConversation
 from core import tracing

@@ -2,7 +2,7 @@
 
 import secrets
 
-from api.history_scripts import script
+from api.history.scripts import script
 from api.lanes import Lanes
 from api.rates import Allowance
 

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from redis.asyncio import Redis
 
-from api.history import Ending
-from api.history_scripts import script
+from api.history.scripts import script
+from api.history.steps import Ending
 from api.store import StoredConversation
 from core.entry import parse
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from core.queue import Script
 
-_FOLDER = Path(__file__).parent / "scripts"
+_FOLDER = Path(__file__).parent.parent / "scripts"
 _RATES = (_FOLDER / "rates.lua").read_text(encoding="utf-8")
 
 

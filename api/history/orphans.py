@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 from redis.asyncio import Redis
 
-from api.history import LOCK_MS
-from api.history_scripts import script
+from api.history.scripts import script
+from api.history.steps import LOCK_MS
 
 _expired = script("expired", allow_oom=True)
 _takeover = script("takeover", allow_oom=True)

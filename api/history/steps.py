@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal, cast
 
 from redis.asyncio import Redis
 
-from api.history_scripts import script
+from api.history.scripts import script
 from api.idempotency import NOT_IDEMPOTENT, Idempotency
 from api.lanes import Lanes
 from api.rates import UNLIMITED, Allowance
