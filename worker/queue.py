@@ -56,9 +56,9 @@ class Lease:
     failures: int
     former: str
     entries: list[bytes]
-    asked_ns: int = field(default=0, kw_only=True)
+    asked_ns: int = field(default=0, kw_only=True, compare=False)
     """When the claim went out and when it was answered, in Unix time."""
-    claimed_ns: int = field(default=0, kw_only=True)
+    claimed_ns: int = field(default=0, kw_only=True, compare=False)
 
     @property
     def told(self) -> Receipt:
