@@ -60,7 +60,7 @@ def everywhere(name: str) -> Rendered:
     return Rendered([found for values in VALUE_SETS.values() for found in render(values, ours, name=name).objects], "")
 
 
-@pytest.mark.parametrize("name", [NAME, LONG, LONGEST])
+@pytest.mark.parametrize("name", [NAME, LONG, LONGEST, "with.a.dot"])
 def test_every_name_is_one_that_kubernetes_takes(name: str) -> None:
     for found in everywhere(name).objects:
         mine = found["metadata"]["name"]

@@ -6,11 +6,11 @@
 
 {{/*
 At most 40 characters: a StatefulSet's pods carry its name and a hash in a label of 63, and the longest suffix has 17. A
-longer name is cut, with a hash of the whole behind, so that two long names stay two.
+longer name is cut, with a hash of the whole behind, so that two long names stay two. Helm allows dots, a Service does not.
 */}}
 {{- define "chatbot.fullname" -}}
 {{- $name := default .Chart.Name .Values.nameOverride }}
-{{- $whole := .Values.fullnameOverride | default (contains $name .Release.Name | ternary .Release.Name (printf "%s-%s" .Release.Name $name)) }}
+{{- $whole := .Values.fullnameOverride | default (contains $name .Release.Name | ternary .Release.Name (printf "%s-%s" .Release.Name $name)) | replace "." "-" }}
 {{- if gt (len $whole) 40 }}
 {{- printf "%s-%s" ($whole | trunc 31 | trimSuffix "-") (sha256sum $whole | trunc 8) }}
 {{- else }}
