@@ -9,14 +9,14 @@ import pytest
 
 from api.settings import read_settings
 from chart.code import in_example, settings, settings_environment
-from chart.rendering import CHART, VALUE_SETS, Object, Rendered, containers, environment, example, render
+from chart.rendering import VALUE_SETS, Object, Rendered, at, containers, environment, example, render
 from core.settings import Environment
 from local.children import HOST, Child, free_port
 from local.parts import spawn_module, status
 from tests.waiting import wait_until
 from worker.settings import read
 
-OWN_COMPONENTS = ("api", "worker", "migrate")
+OWN_COMPONENTS = ("api", "worker", "migrate", "test")
 # Ports by their names in the pods, and the settings that move them.
 START_SECONDS = STOP_SECONDS = 30.0
 PORTS = {"api": {"http": "PORT", "metrics": "METRICS_PORT"}, "worker": {"health": "HEALTH_PORT"}}
@@ -51,10 +51,12 @@ def test_every_variable_of_a_pod_is_a_setting(name: str) -> None:
     assert strange == set()
 
 
-def test_every_variable_of_the_helm_test_is_one_that_it_reads() -> None:
-    script = (CHART / "files" / "helm_test.py").read_text(encoding="utf-8")
-    (container,) = containers(example("external-stores").pod("test"))
-    assert [name for name in environment(container) if f'"{name}"' not in script and not is_setting(name)] == []
+def test_the_helm_test_asks_the_service() -> None:
+    rendered = render(at("api.service.port", 8080))
+    service = rendered.one("Service", "api")
+    (port,) = (port["port"] for port in service["spec"]["ports"] if port["name"] == "http")
+    (container,) = containers(rendered.pod("test"))
+    assert f"http://{service['metadata']['name']}:{port}" in container["args"]
 
 
 def test_every_setting_of_a_pod_is_in_the_example() -> None:
