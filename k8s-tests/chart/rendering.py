@@ -33,7 +33,9 @@ class _Loader(yaml.CSafeLoader):
         return super().construct_mapping(node, deep=deep)
 
 
+@functools.cache
 def documents(text: str) -> list[Object]:
+    """Parsed once, since most files are the same from one set of values to the next; so nobody may change them."""
     return [document for document in yaml.load_all(text, _Loader) if document is not None]
 
 

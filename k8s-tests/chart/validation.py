@@ -54,6 +54,7 @@ def _validator(api_version: str, kind: str, version: str) -> jsonschema.Draft202
     return jsonschema.Draft202012Validator(schema, registry=_resource(schema) @ _definitions(version))
 
 
+@functools.cache
 def _own(name: str) -> Object:
     schema: Object = json.loads((SCHEMAS / name).read_text(encoding="utf-8"))
     jsonschema.Draft202012Validator.check_schema(schema)
