@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 LLAMA := $(or $(XDG_CACHE_HOME),$(HOME)/.cache)/chatbot-llama/venv
 TINY_MODEL ?= ../shared/upstream/tiny_model.py
 
-.PHONY: help run chat test test-llama llama check lock bench chaos k8s-test chart-docs clean venv environment-local environment-test
+.PHONY: help run chat test test-llama llama check lock bench chaos alerts k8s-test chart-docs clean venv environment-local environment-test
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -59,6 +59,9 @@ bench: environment-test ## measure turns/s and items/s beside bare yardsticks (d
 chaos: environment-test ## attack the service and count what was lost; FAULT=3, SECONDS=1800, SEED=7, ITEMS=, REDIS=redis choose
 	@$(BIN)/python -m tests.chaos $(if $(FAULT),--fault $(FAULT)) $(if $(SECONDS),--seconds $(SECONDS)) \
 		$(if $(SEED),--seed $(SEED)) $(if $(ITEMS),--items $(ITEMS)) $(if $(REDIS),--redis $(REDIS)) $(if $(JSON),--json)
+
+alerts: environment-test ## make every alert fire and end on a real Prometheus (Debian's), and show every panel's values
+	@PYTHONPATH=k8s-tests $(BIN)/python -m tests.drill $(PLACES)
 
 k8s-test: environment-test ## test the chart; with KUBECONFIG also on that cluster (docs/kubernetes.md)
 	$(BIN)/python -m pytest $(or $(TESTS),k8s-tests/chart --numprocesses 2 --dist loadfile)
