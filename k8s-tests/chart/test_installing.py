@@ -49,6 +49,13 @@ def test_the_table_of_values_in_the_readme_is_up_to_date() -> None:
     assert (check.returncode, check.stderr) == (0, "")
 
 
+@pytest.mark.parametrize("value", ["ingress.annotations", "httpRoute.timeouts"])
+def test_the_readme_tells_what_proxies_must_be_told_of_streams(value: str) -> None:
+    """Their usual time-outs would cut long answers, and their buffers would hold them back."""
+    (row,) = (line for line in (CHART / "README.md").read_text(encoding="utf-8").splitlines() if f"`{value}`" in line)
+    assert "streamed for minutes" in row
+
+
 def test_examples_of_values_are_not_packaged() -> None:
     names = {file["name"] for file in chart().files}
     assert "README.md" in names
