@@ -52,7 +52,8 @@ KINDS: dict[Kind, SpanKind] = {
     "consumer": SpanKind.CONSUMER,
 }
 # They write a line for each batch that can't be sent, and for each span that finds no room; Telling does it once.
-CHATTY = ("opentelemetry.exporter", "opentelemetry.sdk._shared_internal")
+# The last one would write a header that it can't read, which is a secret.
+CHATTY = ("opentelemetry.exporter", "opentelemetry.sdk._shared_internal", "opentelemetry.util.re")
 
 
 class Telling(SpanExporter):
@@ -80,6 +81,8 @@ class Collector:
     """Begins spans and sends those that are sampled. The SDK reads OTEL_BSP_*, time-outs and certificates by itself."""
 
     def __init__(self, settings: TraceSettings, service: str) -> None:
+        for logger in CHATTY:
+            logging.getLogger(logger).setLevel(logging.CRITICAL)
         pairs = (pair.partition("=") for pair in settings.resource.split(",") if "=" in pair)
         told = {name.strip(): unquote(value.strip()) for name, _, value in pairs}
         name = settings.service or told.get(SERVICE_NAME) or service
@@ -88,8 +91,6 @@ class Collector:
         exporter = OTLPSpanExporter(settings.endpoint, headers=parse_env_headers(settings.headers, liberal=True))
         self._provider.add_span_processor(BatchSpanProcessor(Telling(exporter)))
         self._tracer = self._provider.get_tracer("chatbot")
-        for logger in CHATTY:
-            logging.getLogger(logger).setLevel(logging.CRITICAL)
 
     def begin(
         self,

@@ -1,6 +1,7 @@
 """Reading settings from the environment: every mistake is collected and told at once, before anything starts."""
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,6 +15,7 @@ N = TypeVar("N", int, float)
 SAMPLERS = tuple(
     f"{parent}{root}" for parent in ("parentbased_", "") for root in ("always_on", "always_off", "traceidratio")
 )
+HEADER = re.compile(r"\s*[!#$%&'*+.^_`|~0-9A-Za-z-]+\s*=[^\x00-\x1f\",;\\\x7f-\U0010ffff]*")
 # OpenTelemetry's older and newer words.
 WITH_CONTENT = ("true", "span_only", "span_and_event")
 
@@ -190,9 +192,12 @@ def trace_settings(environment: Environment) -> TraceSettings:
     if not endpoint.startswith(("http://", "https://")):
         environment.errors.append(f"OTEL_EXPORTER_OTLP_ENDPOINT={endpoint!r} must start with http:// or https://")
     environment.choice("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf", ("http/protobuf",))
+    headers = environment.text("OTEL_EXPORTER_OTLP_TRACES_HEADERS") or environment.text("OTEL_EXPORTER_OTLP_HEADERS")
+    if not all(HEADER.fullmatch(pair) for pair in headers.split(",") if pair.strip()):
+        environment.errors.append("OTEL_EXPORTER_OTLP_HEADERS must be name=value,name=value")  # and nobody's secret
     return TraceSettings(
         endpoint,
-        environment.text("OTEL_EXPORTER_OTLP_TRACES_HEADERS") or environment.text("OTEL_EXPORTER_OTLP_HEADERS"),
+        headers,
         environment.text("OTEL_SERVICE_NAME"),
         environment.text("OTEL_RESOURCE_ATTRIBUTES"),
         environment.choice("OTEL_TRACES_SAMPLER", "parentbased_always_on", SAMPLERS),

@@ -15,6 +15,7 @@ import orjson
 import pytest
 from redis.asyncio import Redis
 
+from core.entry import Kind, parse, tail
 from core.settings import Environment, trace_settings
 from core.tracing import error_type
 from local.children import free_port
@@ -254,8 +255,26 @@ async def test_wrong_settings_are_told() -> None:
         "OTEL_EXPORTER_OTLP_PROTOCOL": "grpc",
         "OTEL_TRACES_SAMPLER": "most",
         "OTEL_TRACES_SAMPLER_ARG": "2",
+        "OTEL_EXPORTER_OTLP_HEADERS": "authorization=Bearer one, sesame",
     }
     status, _, errors = await run_worker(settings)
     assert status == 2
     for name in settings:
         assert name in errors
+    assert "sesame" not in errors
+
+
+@pytest.mark.parametrize("headers", ["authorization=Basic a2V5Og==", "a=b,c=d=e f", "api-key=%20x , x-tenant=1", ""])
+def test_sound_headers(headers: str) -> None:
+    named = {"OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318", "OTEL_EXPORTER_OTLP_HEADERS": headers}
+    environment = Environment(named)
+    assert trace_settings(environment).headers == headers
+    assert environment.errors == []
+
+
+def test_a_mark_is_no_pair_of_positions() -> None:
+    """put_back.lua, of any version, looks for two numbers with a space between them behind an entry's id."""
+    entry = tail(Kind.DELETE_RESPONSE, "resp_1", trace=f"{'1' * 32}-{'2' * 16}").rstrip(b"\n") + b" 123 456\n"
+    assert re.findall(rb"(\d+) (\d+)", entry.partition(b"resp_1")[2]) == [(b"123", b"456")]
+    parsed = parse(b"1 default thr_1 7 " + entry)
+    assert (parsed.kind, parsed.id, parsed.extra[1:]) == (Kind.DELETE_RESPONSE, "resp_1", ("123", "456"))
