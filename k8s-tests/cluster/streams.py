@@ -44,7 +44,10 @@ class Answer:
 @dataclass
 class Listeners:
     town: Town
+    may_be_cut: bool = False
+    """An answer may end as incomplete: its process was killed."""
     answered: int = 0
+    cut: int = 0
     resumed: int = 0
     wrong: list[str] = field(default_factory=list)
     """What a client saw that was neither a whole answer nor a connection that it could resume."""
@@ -62,6 +65,9 @@ class Listeners:
                 talk.hear([said, answered(answer.text)])
                 talk.responses.append(answer.response)
                 self.answered += 1
+            elif self.may_be_cut and answer.end == "response.incomplete":
+                talk.unsure.add(answered(answer.text))
+                self.cut += 1
             else:
                 talk.unsure.add(answered(answer.text))
                 self.wrong.append(f"no whole answer: {answer}")
@@ -93,10 +99,10 @@ async def _to_the_end(stream: AsyncStream[ResponseStreamEvent], answer: Answer) 
 
 
 @asynccontextmanager
-async def listeners(town: Town, count: int) -> AsyncIterator[Listeners]:
+async def listeners(town: Town, count: int, *, may_be_cut: bool = False) -> AsyncIterator[Listeners]:
     """So many, each in a conversation of its own; at the end they hear their answers out."""
     talks = [await begin_talk(town, town.door) for _ in range(count)]
-    all_of_them = Listeners(town)
+    all_of_them = Listeners(town, may_be_cut)
     running = [asyncio.create_task(all_of_them.listen(talk)) for talk in talks]
     try:
         yield all_of_them
