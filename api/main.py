@@ -26,6 +26,7 @@ from api.upstream.routing import Routing
 from core import queue
 from core.durability import verify
 from core.epochs import Epochs
+from core.keepers import end
 from core.sampling import show_pool, show_redis_pool, watch_loop, watch_queue
 from core.store import open_pool
 
@@ -38,7 +39,6 @@ REDIS_CONNECTIONS = 128
 # New objects between two collections; the default of 700 is what a few turns make.
 GC_THRESHOLD = 20_000
 STORE_CONNECTIONS = 8
-CANCEL_AGAIN_SECONDS = 0.5
 
 
 def create_app(settings: Settings, keyring: Keyring) -> FastAPI:
@@ -70,7 +70,7 @@ def create_app(settings: Settings, keyring: Keyring) -> FastAPI:
                 keepers = [tasks.create_task(keeper) for keeper in keeping]
                 yield
                 await _drain(connections)
-                await _end(keepers)
+                await end(keepers)
         except BaseExceptionGroup:
             # Without its keepers the process can't hold a lock: better a new one than one that only looks alive.
             log.exception("a task that must live as long as the process has failed")
@@ -128,15 +128,6 @@ def interrupt_turns(connections: Connections) -> None:
     """The time for draining is over: what still runs is closed as incomplete, with the text so far."""
     for turn in (*connections.running.values(), *connections.unstored):
         turn.interrupt("shutdown")
-
-
-async def _end(keepers: "list[asyncio.Task[None]]") -> None:
-    """Cancel until they end: before Python 3.12 `wait_for`, in which redis-py writes, may swallow a cancellation."""
-    pending = set(keepers)
-    while pending:
-        for keeper in pending:
-            keeper.cancel()
-        _, pending = await asyncio.wait(pending, timeout=CANCEL_AGAIN_SECONDS)
 
 
 async def _drain(connections: Connections) -> None:

@@ -16,6 +16,7 @@ from redis.exceptions import RedisError
 
 from core import tracing
 from core.epochs import Epochs, nothing_shown
+from core.keepers import end
 from core.sampling import watch_loop, watch_queue
 from core.store import connect
 from core.troubles import postgres_trouble, redis_trouble
@@ -83,8 +84,7 @@ async def run(writer: Writer) -> None:
             lane.cancel()
         if late:
             await asyncio.wait(late)
-        for keeper in keepers:
-            keeper.cancel()
+        await end(keepers)
 
 
 async def _work(writer: Writer, lane: Lane) -> None:
