@@ -245,7 +245,7 @@ async def test_a_table_out_of_reach_is_waited_for(
     await connection.execute("ALTER TABLE items RENAME TO elsewhere")
     try:
         await push(redis, item(1))
-        await wait_until(lambda: "not set up" in get(service, "/readyz")[1], "the worker says what is wrong")
+        await wait_until(lambda: "its schema is missing" in get(service, "/readyz")[1], "the worker says what is wrong")
         assert await redis.llen(QUEUE) == 1
     finally:
         await connection.execute("ALTER TABLE elsewhere RENAME TO items")
