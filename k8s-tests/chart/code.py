@@ -9,8 +9,8 @@ from tests.tls_servers import authority
 
 READ = re.compile(r'\.(?:text|whole|seconds|port|choice|flag|get)\(\s*"([A-Z][A-Z_]+)"')
 SOURCES = ("core/settings.py", "api/settings.py", "worker/settings.py")
-# In place of what stands in a Secret or ConfigMap that is not the chart's own.
-ELSEWHERE = "from-elsewhere"
+# In place of what stands in a Secret or ConfigMap that is not the chart's own; a collector's headers have this form.
+ELSEWHERE = "from=elsewhere"
 KEYS = f'[[keys]]\ntenant = "acme"\nname = "web"\nsha256 = "{"2b" * 32}"\n'
 
 
