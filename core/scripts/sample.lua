@@ -13,4 +13,4 @@ end
 local held = redis.call('ZCOUNT', LEASES, '(' .. text(now / 1000), '+inf')
 local memory = redis.call('INFO', 'memory')
 return {redis.call('LLEN', QUEUE), text(age), held, redis.call('ZCARD', LEASES) - held, redis.call('HLEN', ATTEMPTS),
-  string.match(memory, 'used_memory:(%d+)'), string.match(memory, 'maxmemory:(%d+)')}
+  string.match(memory, 'used_memory:(%d+)') or '0', string.match(memory, 'maxmemory:(%d+)') or '0'}
