@@ -54,7 +54,8 @@ async def killed_before_ack(stage: Stage) -> None:
     worker = await stage.worker(REDIS_PORT=str(gate.port))
     async with load(stage, api) as users:
         await users.more(100)
-        rule = gate.hold(ACK)
+        # The first ranges may hold nothing but the conversations, which are no rows that could come twice.
+        rule = gate.hold(ACK, skip=2)
         await held(rule.held)
         await worker.kill()
         await stage.let_leases_end()
