@@ -86,8 +86,9 @@ def trace_word(trace: str) -> str:
 
 def trace_of(entry: bytes) -> str:
     """The span that wrote an entry, as places.read_carried takes it; empty for most."""
-    at = entry.find(_TRACE, 0, MAX_HEADER_BYTES)
-    if at < 0 or entry.find(b"\n", 0, at) >= 0:
+    end = entry.find(b"\n", 0, MAX_HEADER_BYTES)
+    at = entry.find(_TRACE, 0, end) if end > 0 else -1
+    if at < 0:
         return ""
     start = at + len(_TRACE)
     return entry[start : start + TRACE_CHARACTERS].decode("latin-1")

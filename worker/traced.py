@@ -25,10 +25,10 @@ MESSAGING: tracing.Attributes = {
 
 
 @contextmanager
-def carrying(lease: Lease, redis: Redis) -> Iterator[None]:
-    """What runs in the block is part of the range's span."""
+def carrying(lease: Lease, redis: Redis) -> Iterator[list[Place]]:
+    """What runs in the block is part of the range's span; the spans that wrote its entries, for `committed`."""
     if not tracing.on():
-        yield
+        yield []
         return
     writers = _writers(lease)
     told = {
@@ -41,16 +41,16 @@ def carrying(lease: Lease, redis: Redis) -> Iterator[None]:
     name = f"process {QUEUE}"
     with tracing.entrance(name, "consumer", told, links=writers[:MOST_LINKS], start_ns=lease.asked_ns):
         queue.record_claim(redis, lease)
-        yield
+        yield writers[:MOST_LINKS]
 
 
-def committed(lease: Lease) -> None:
+def committed(lease: Lease, writers: list[Place]) -> None:
     """Tell the traces of its entries that PostgreSQL has them."""
     batch = tracing.here()
     if batch is None:
         return
     told = {**MESSAGING, "messaging.operation.name": "store", "chatbot.batch.failures": lease.failures}
-    for writer in _writers(lease)[:MOST_LINKS]:
+    for writer in writers:
         with tracing.under(writer):
             tracing.record(f"store {QUEUE}", "consumer", told, start_ns=lease.asked_ns, links=[batch])
 

@@ -172,7 +172,7 @@ async def _carry(writer: Writer, lane: Lane, lease: Lease, *, hopeless: bool = F
     assert lane.connection is not None  # noqa: S101 - _claim had it
     writer.held[lease.token] = lease
     started = time.monotonic()
-    with traced.carrying(lease, writer.redis):
+    with traced.carrying(lease, writer.redis) as writers:
         try:
             stored = await store_range(lane.connection, lease, hopeless=hopeless)
         except asyncio.CancelledError:
@@ -183,7 +183,7 @@ async def _carry(writer: Writer, lane: Lane, lease: Lease, *, hopeless: bool = F
             tracing.failed(error)
             await _after_failure(writer, lane, lease, error)
         else:
-            traced.committed(lease)
+            traced.committed(lease, writers)
             writer.postgres_outage.over()
             await _acknowledge(writer, lease, stored, started)
         finally:
