@@ -165,8 +165,8 @@ async def test_other_ways_into_the_queue(traced: Service, collector: Collector) 
     background = Client()
     response = (await background.ask(traced, input="hello", background=True))["id"]
     await batch_of(collector, background.trace)
-    [turn] = collector.named("turn", background.trace)
-    [server] = collector.named("POST /v1/responses", background.trace)
+    turn = await collector.one("turn", background.trace)
+    server = await collector.one("POST /v1/responses", background.trace)
     assert turn.parent == server.id
     assert turn.end > server.end
     for path in (f"conversations/{conversation}/items/{items['first_id']}", f"responses/{response}", url):
@@ -312,6 +312,7 @@ async def test_a_turn_goes_on_in_another_process(
     await other.api.terminate()
     await release(upstream, gate)
     await batch_of(collector, client.trace)
+    await wait_until(lambda: len(collector.named("turn", client.trace)) == 2, "the turn in both processes")
     turns = collector.named("turn", client.trace)
     assert [turn.attributes["chatbot.response.status"] for turn in turns] == ["handed_over", "completed"]
 

@@ -1,11 +1,16 @@
 """A span for each request to /v1, in the trace that the client's `traceparent` names if it sent one."""
 
+from typing import TYPE_CHECKING
+
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from api.routes.edge import HOT_PATH
 from api.tenants import Caller
 from core import tracing
 from core.places import Place, read_traceparent
+
+if TYPE_CHECKING:
+    from opentelemetry.trace import Span
 
 # Of names there must be few; whatever else a client sends is its own invention.
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -35,27 +40,32 @@ class Traced:
                 await self._app(scope, receive, send)
                 return
 
+            told: dict[str, str | int] = {"http.request.method": scope["method"] if method != "HTTP" else "_OTHER"}
+
             async def send_noting(message: Message) -> None:
                 if message["type"] == "http.response.start":
-                    status = message["status"]
-                    span.set_attribute("http.response.status_code", status)
-                    if status >= SERVER_ERROR:
-                        tracing.fail(span, str(status))
                     given = (value for name, value in message["headers"] if name == b"x-request-id")
-                    span.set_attribute("chatbot.request.id", next(given, b"").decode())
+                    told["chatbot.request.id"] = next(given, b"").decode()
+                    told["http.response.status_code"] = message["status"]
                 await send(message)
 
             try:
                 await self._app(scope, receive, send_noting)
             finally:
-                route = HOT_PATH if scope["path"] == HOT_PATH else getattr(scope.get("route"), "path", "")
-                span.set_attribute("http.request.method", scope["method"] if method != "HTTP" else "_OTHER")
-                if route:
-                    span.update_name(f"{method} {route}")
-                    span.set_attributes({"http.route": route, "url.path": scope["path"]})
-                caller: Caller | None = scope.get("caller")
-                if caller is not None:
-                    span.set_attribute("chatbot.tenant", caller.tenant)
+                _tell(span, scope, method, told)
+
+
+def _tell(span: "Span", scope: Scope, method: str, told: dict[str, str | int]) -> None:
+    if route := HOT_PATH if scope["path"] == HOT_PATH else getattr(scope.get("route"), "path", ""):
+        span.update_name(f"{method} {route}")
+        told |= {"http.route": route, "url.path": scope["path"]}
+    caller: Caller | None = scope.get("caller")
+    if caller is not None:
+        told["chatbot.tenant"] = caller.tenant
+    span.set_attributes(told)
+    status = int(told.get("http.response.status_code", 0))
+    if status >= SERVER_ERROR:
+        tracing.fail(span, str(status))
 
 
 def _sender(scope: Scope) -> Place | None:
