@@ -149,6 +149,7 @@ API = [
     ("chatbot_http_requests_total", {"route": "/v1/responses", "status": "409"}, 1),
     ("chatbot_http_requests_total", {"route": "/v1/conversations/{conversation_id}", "method": "DELETE"}, 1),
     ("chatbot_http_requests_total", {"route": "other", "method": "GET", "status": "404"}, 1),
+    ("chatbot_http_requests_total", {"route": "/v1/responses", "method": "POST", "status": "503"}, 0),
     ("chatbot_http_requests_total", {"method": "other", "status": "405"}, 1),
     ("chatbot_http_request_duration_seconds_count", {"route": "/v1/responses", "status_class": "2xx"}, 11),
     ("chatbot_http_errors_total", {"code": "conversation_locked"}, 1),

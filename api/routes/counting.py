@@ -17,11 +17,20 @@ log = logging.getLogger(__name__)
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 OTHER = "other"
 SERVER_ERROR = 500
+UNAVAILABLE = 503
+
+
+@functools.cache
+def _begin_errors(route: str, method: str) -> None:
+    """A series that begins with the first failure shows Prometheus no increase of it: it must be seen at 0 before."""
+    for status in (SERVER_ERROR, UNAVAILABLE):
+        metrics.REQUESTS.labels(route, method, status)
 
 
 @functools.cache
 def _children(route: str, method: str, status: int) -> tuple[Counter, Histogram]:
     """Looking labels up costs several times as much as counting."""
+    _begin_errors(route, method)
     return (
         metrics.REQUESTS.labels(route, method, status),
         metrics.REQUEST_SECONDS.labels(route, method, f"{status // 100}xx"),
