@@ -9,6 +9,7 @@ import aiohttp
 
 from cluster.kube import CommandError, Namespace
 from cluster.release import Release
+from cluster.telling import counted
 from cluster.town import Town, town_of
 from core.queue import QUEUE
 from tests.chaos.acts import begin_talk, turn
@@ -100,6 +101,7 @@ async def check(town: Town, stores: Stores) -> None:
     assert not town.ledger.stale, town.ledger.stale
     assert await stores.sql("SELECT reason FROM dead_letters") == []
     await _shown(town)
+    counted("items acknowledged and found in PostgreSQL, once and in order", town.ledger.acknowledged)
 
 
 async def _recovered(town: Town) -> None:

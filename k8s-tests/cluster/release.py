@@ -1,7 +1,7 @@
 """One release of the chart: installed, changed and removed by Helm, which comes as a library (`helm_python`)."""
 
 import copy
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from helm_python import Config
 
@@ -43,8 +43,8 @@ class Release:
     name: str
     basis: Json
     """Values that every state of this release has."""
-    changes: Json = field(default_factory=dict)
-    """What was said beside them last."""
+    changes: Json | None = None
+    """What was said beside them last; None while Helm is at it, and when it has failed."""
 
     @property
     def full_name(self) -> str:
@@ -58,29 +58,26 @@ class Release:
         """Of its pods."""
         return f"app.kubernetes.io/instance={self.name}"
 
-    @property
-    def values(self) -> Json:
-        return merged(self.basis, self.changes)
-
     async def install(self, changes: Json | None = None) -> None:
         """`helm install --wait`."""
-        self.changes = changes or {}
-        await self._with_chart("install")
+        await self._with_chart("install", changes or {})
 
-    async def upgrade(self, changes: Json | None = None) -> None:
+    async def upgrade(self, changes: Json) -> None:
         """`helm upgrade --wait`, to the basis and these changes alone."""
-        self.changes = changes or {}
-        await self._with_chart("upgrade")
+        await self._with_chart("upgrade", changes)
 
     async def become(self, changes: Json) -> None:
         """Upgrade, unless it is so already."""
         if self.changes != changes:
             await self.upgrade(changes)
 
-    async def _with_chart(self, action: str) -> None:
+    async def _with_chart(self, action: str, changes: Json) -> None:
+        self.changes = None
+        values = merged(self.basis, changes)
         with Config(namespace=self.namespace.name) as helm:
             call = helm.install if action == "install" else helm.upgrade
-            await ask(call, str(CHART), self.name, self.values, wait="watcher", timeout=HELM_SECONDS)
+            await ask(call, str(CHART), self.name, values, wait="watcher", timeout=HELM_SECONDS)
+        self.changes = changes
 
     async def rollback(self) -> None:
         """`helm rollback --wait`, to the revision before."""
@@ -97,10 +94,6 @@ class Release:
         with Config(namespace=self.namespace.name) as helm:
             result = await ask(helm.test, self.name, timeout=HELM_SECONDS, logs=True)
         return str(result["logs"])
-
-    async def manifest(self) -> str:
-        with Config(namespace=self.namespace.name) as helm:
-            return str((await ask(helm.status, self.name))["manifest"])
 
     async def api_key(self) -> str:
         return (await self.namespace.secret(self.full_name))["api-key"]

@@ -17,6 +17,11 @@ def measured(what: str, seconds: float) -> None:
     figures[what] = f"{seconds:.1f} s"
 
 
+def counted(what: str, number: int) -> None:
+    """Of the whole run."""
+    figures[what] = str(int(figures.get(what, "0")) + number)
+
+
 def account(namespace: Namespace) -> list[tuple[str, str]]:
     """(headline, text): events, and for each pod how it stands and its logs' ends."""
     try:

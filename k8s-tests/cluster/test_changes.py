@@ -24,7 +24,7 @@ async def test_an_upgrade_without_a_change_restarts_nothing(main: Release) -> No
     async with visit(main) as town:
         await said_before(town)
         pods, secret = await _running(main), await main.namespace.secret(main.full_name)
-        await main.upgrade(main.changes)
+        await main.upgrade(main.changes or {})
         assert await _running(main) == pods
         assert await main.namespace.secret(main.full_name) == secret
 
