@@ -88,7 +88,7 @@ async def visit(release: Release, stores: Stores | None = None) -> AsyncIterator
 
 async def check(town: Town, stores: Stores) -> None:
     """Wait until the release is well again, and compare; fails with what was broken."""
-    await _recovered(town)
+    await answer_of(town)
     await stores.drain()
     found = defaultdict(list)
     for conversation, role, text in await stores.sql(STORED):
@@ -104,7 +104,8 @@ async def check(town: Town, stores: Stores) -> None:
     counted("items acknowledged and found in PostgreSQL, once and in order", town.ledger.acknowledged)
 
 
-async def _recovered(town: Town) -> None:
+async def answer_of(town: Town) -> None:
+    """Wait until a turn is acknowledged: Helm may say that all is ready a moment before the node lets anybody in."""
     talk = None
 
     async def answers() -> bool:

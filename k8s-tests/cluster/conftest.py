@@ -8,12 +8,12 @@ from typing import Any
 
 import pytest
 
+from cluster.check import answer_of
 from cluster.images import Images, find_images
 from cluster.kube import Namespace
 from cluster.release import Release, basic_values
 from cluster.telling import account, figures, measured, watched
 from cluster.town import town_of
-from tests.chaos.acts import begin_talk, turn
 
 NewNamespace = Callable[[str], Awaitable[Namespace]]
 
@@ -55,7 +55,7 @@ async def main(new_namespace: NewNamespace, images: Images) -> Release:
     await release.install()
     measured("`helm install --wait`, images there", time.monotonic() - began)
     async with town_of(release) as town:
-        await turn(town, town.door, await begin_talk(town, town.door))
+        await answer_of(town)
     measured("from `helm install` to the first answered chat", time.monotonic() - began)
     return release
 

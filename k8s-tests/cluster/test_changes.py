@@ -2,12 +2,13 @@
 
 import pytest
 
-from cluster.check import visit
-from cluster.kube import identities, is_ready
+from cluster.check import answer_of, visit
+from cluster.kube import READY_SECONDS, identities, is_ready
 from cluster.release import Release
 from cluster.town import Town
 from tests.chaos.acts import append, begin_talk
 from tests.chaos.said import Talk
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.anyio
 
@@ -62,8 +63,15 @@ async def test_a_release_comes_back_on_its_old_volumes(main: Release) -> None:
     async with visit(main) as town:
         talk = await said_before(town)
         await main.uninstall()
+        # Helm does not wait for pods that drain, and users of the new Service would be sent to them too.
+        await wait_until(lambda: _nobody_is_left(main), "the old pods to be gone", READY_SECONDS)
         await main.install()
         assert await main.namespace.secret(main.full_name) == secret
         # Its Service may have got another port.
         town.move(await main.url())
+        await answer_of(town)
         assert await append(town, town.door, talk) == 200
+
+
+async def _nobody_is_left(release: Release) -> bool:
+    return not await release.namespace.pods(selector=release.selector)
