@@ -105,7 +105,7 @@ async def check(town: Town, stores: Stores) -> None:
 
 
 async def answer_of(town: Town) -> None:
-    """Wait until a turn is acknowledged: Helm may say that all is ready a moment before the node lets anybody in."""
+    """Wait until a turn is acknowledged."""
     talk = None
 
     async def answers() -> bool:

@@ -2,7 +2,7 @@
 
 import pytest
 
-from cluster.check import answer_of, visit
+from cluster.check import visit
 from cluster.kube import READY_SECONDS, identities, is_ready
 from cluster.release import Release
 from cluster.town import Town
@@ -68,8 +68,7 @@ async def test_a_release_comes_back_on_its_old_volumes(main: Release) -> None:
         await main.install()
         assert await main.namespace.secret(main.full_name) == secret
         # Its Service may have got another port.
-        town.move(await main.url())
-        await answer_of(town)
+        await town.move(await main.url())
         assert await append(town, town.door, talk) == 200
 
 

@@ -11,9 +11,11 @@ from openai import AsyncOpenAI
 from cluster.release import Release
 from tests.chaos.said import Ledger
 from tests.chaos.scene import Address, Json
+from tests.waiting import wait_until
 
 # Longer than any answer here takes: who waits so long has been forgotten.
 REQUEST_SECONDS = 60.0
+OPEN_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +38,22 @@ class Town:
     redis_shaken: bool = False
     """Redis is being taken away: readers may see what PostgreSQL has, and nobody is told that it is stale."""
 
-    def move(self, url: str) -> None:
+    async def enter(self) -> None:
+        """Wait until the door is open: Helm may say that all is ready a moment before the node lets anybody in."""
+
+        async def is_open() -> bool:
+            try:
+                return (await self.call("GET", f"{self.door.url}/models"))[0] == 200
+            except (aiohttp.ClientError, TimeoutError):
+                return False
+
+        await wait_until(is_open, f"{self.door.url} to be open", OPEN_SECONDS)
+
+    async def move(self, url: str) -> None:
         """The Service has another node port."""
         self.door = Door(url)
         self.openai = self.openai.with_options(base_url=url)
+        await self.enter()
 
     async def calm(self) -> tuple[str, int] | None:
         return None if self.redis_shaken else ("calm", 0)
@@ -72,4 +86,6 @@ async def town_of(release: Release) -> AsyncIterator[Town]:
         aiohttp.ClientSession(timeout=patience, connector=connector, headers=headers) as http,
         AsyncOpenAI(base_url=url, api_key=key, timeout=REQUEST_SECONDS) as openai,
     ):
-        yield Town(release, Door(url), http, openai)
+        town = Town(release, Door(url), http, openai)
+        await town.enter()
+        yield town
