@@ -15,10 +15,13 @@ import orjson
 import pytest
 from redis.asyncio import Redis
 
+from api.upstream.exchange import Ask
+from api.upstream.said import input_messages
 from core.entry import Kind, parse, tail
-from core.settings import Environment, trace_settings
+from core.otlp import Collector as OtlpCollector
+from core.settings import Environment, TraceSettings, trace_settings
 from core.tracing import error_type
-from local.children import free_port
+from local.children import HOST, free_port
 from local.parts import ROOT
 from tests.conftest import StartService
 from tests.fake_collector import Collector, collecting
@@ -101,6 +104,15 @@ async def test_a_sampler_that_follows_clients(
     assert {span.trace for span in collector.spans} == {client.trace, batch.trace}
 
 
+def test_as_many_are_sampled_as_asked_for() -> None:
+    """Who decides quickly that one is not decides by the same id as the SDK."""
+    endpoint = f"http://{HOST}:{free_port()}/v1/traces"
+    sending = OtlpCollector(TraceSettings(endpoint, sampler="parentbased_traceidratio", ratio=0.5), "test")
+    spans = [sending.begin("request", "server", None, None) for _ in range(1000)]
+    sending.stop()
+    assert 400 < sum(span.get_span_context().trace_flags.sampled for span in spans) < 600
+
+
 def test_an_error_is_told_without_its_words() -> None:
     assert error_type(ValueError("what was said")) == "ValueError"
 
@@ -131,10 +143,10 @@ async def test_a_collector_that_hangs(
             await Client().ask(service, input="hello")
         await drained(redis)
         await wait_until(lambda: collector.asked >= 2, "both processes to wait for the collector")
+        began = time.monotonic()
+        assert set(await asyncio.gather(service.api.terminate(), service.worker.terminate())) == {0}
+        assert time.monotonic() - began < IN_TIME_SECONDS
         for part in (service.api, service.worker):
-            began = time.monotonic()
-            assert await part.terminate() == 0
-            assert time.monotonic() - began < IN_TIME_SECONDS
             assert len(lines(part, "the last traces were not sent")) == 1
             assert not lines(part, "Queue full")
 
@@ -216,6 +228,26 @@ async def test_content_where_it_is_wanted(collector: Collector, start_service: S
     assert secret.encode() not in b"".join(collector.bodies)
 
 
+def test_content_has_an_end() -> None:
+    """Of a long history the newest messages; of each text its beginning; of an image that there is one."""
+    image = {"type": "input_image", "image_url": f"data:image/png;base64,{'A' * 100_000}"}
+    said: list[Json] = [
+        {
+            "type": "message",
+            "role": "user",
+            "content": [{"type": "input_text", "text": f"{number} {'x' * 10_000}"}, image],
+        }
+        for number in range(100)
+    ]
+    said.append({"type": "reasoning", "summary": [], "encrypted_content": "sealed"})
+    told = orjson.loads(input_messages(Ask("model", said)))
+    assert 5 <= len(told) <= 8
+    assert told[-1] == {"role": "assistant", "parts": [{"type": "reasoning"}]}
+    text, picture = told[-2]["parts"]
+    assert (len(text["content"]), text["content"][:3], picture) == (8192, "99 ", {"type": "input_image"})
+    assert told[0]["parts"][0]["content"].startswith(f"{99 - len(told) + 2} ")
+
+
 async def test_a_trace_is_printed(start_service: StartService, upstream: Part, redis: Redis) -> None:
     """`python -m local.traces`: a trace as a tree, and behind it the one that it leads to."""
     printer = Collector(free_port())
@@ -225,9 +257,11 @@ async def test_a_trace_is_printed(start_service: StartService, upstream: Part, r
     try:
         assert process.stderr is not None
         await asyncio.wait_for(process.stderr.readline(), 20)
-        client = Client()
+        client, later = Client(), Client()
         async with running(start_service, printer, upstream) as service:
             await client.ask(service, input="hello", model="fake-500-then-ok")
+            await drained(redis)
+            await later.ask(service, input="hello")
             await drained(redis)
     finally:
         process.send_signal(signal.SIGINT)
@@ -244,9 +278,8 @@ async def test_a_trace_is_printed(start_service: StartService, upstream: Part, r
         "      POST  ERROR upstream_error chatbot-api",
         "      POST chatbot-api",
     ]
-    [batch] = [name for name in shown[9:] if name.startswith("process")]
-    assert batch == f"process chatQueue chatbot-worker  → {client.trace[:8]}…"
-    assert shown.index("  COPY items chatbot-worker") > shown.index(batch)
+    batch = shown.index(f"process chatQueue chatbot-worker  → {client.trace[:8]}…")
+    assert batch < shown.index("  COPY items chatbot-worker") < shown.index(f"trace {later.trace}")
 
 
 async def test_wrong_settings_are_told() -> None:
