@@ -3,11 +3,13 @@
 import fcntl
 import os
 import select
+import signal
 import subprocess
 import sys
 import termios
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Self
 from urllib.request import Request, urlopen
 
 import pytest
@@ -23,7 +25,8 @@ CTRL_C, CTRL_D = b"\x03", b"\x04"
 
 
 def take_terminal() -> None:
-    """Make it the new process's own, so that Ctrl-C becomes a signal."""
+    """Make it the new process's own, so that Ctrl-C becomes a signal; a shell's `&` has it ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     fcntl.ioctl(0, termios.TIOCSCTTY, 0)
 
 
@@ -39,7 +42,7 @@ class Terminal:
             stdout=other,
             stderr=other,
             start_new_session=True,
-            preexec_fn=take_terminal,  # noqa: PLW1509 - one system call, no lock to meet
+            preexec_fn=take_terminal,  # noqa: PLW1509 - system calls, no lock to meet
         )
         os.close(other)
         self._seen = ""
@@ -55,11 +58,18 @@ class Terminal:
                 self._seen += os.read(self._end, 65536).decode()
             return text in self._seen
 
-        wait_until_now(seen, f"{text!r} on the terminal")
+        try:
+            wait_until_now(seen, f"{text!r} on the terminal")
+        except AssertionError as error:
+            error.add_note(f"the terminal shows {self._seen!r}")
+            raise
         before, _, self._seen = self._seen.partition(text)
         return before
 
-    def close(self) -> None:
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
         self.process.kill()
         self.process.wait()
         os.close(self._end)
@@ -80,39 +90,35 @@ async def held_service(start_service: StartService, upstream: Part) -> Service:
 
 
 def test_chat_and_continue_by_id(service: Service) -> None:
-    first = Terminal(service.url)
-    first.expect("conversation ")
-    conversation = first.expect("\r\n> ")
-    first.send(b"hello there\n")
-    assert "hello there" in first.expect("\r\n> ").partition("\r\n")[2]
-    first.send(CTRL_D)
-    assert first.process.wait(10) == 0
-    first.close()
+    with Terminal(service.url) as first:
+        first.expect("conversation ")
+        conversation = first.expect("\r\n> ")
+        first.send(b"hello there\n")
+        assert "hello there" in first.expect("\r\n> ").partition("\r\n")[2]
+        first.send(CTRL_D)
+        assert first.process.wait(10) == 0
 
-    second = Terminal(service.url, "--conversation", conversation)
-    second.expect(f"conversation {conversation}\r\n> ")
-    second.close()
+    with Terminal(service.url, "--conversation", conversation) as second:
+        second.expect(f"conversation {conversation}\r\n> ")
 
 
 def test_ctrl_c_stops_the_answer_and_not_the_program(held_service: Service, upstream: Part) -> None:
-    terminal = Terminal(held_service.url)
-    terminal.expect("> ")
-    terminal.send(b"tell me a story\n")
-    terminal.expect("word3")
-    terminal.send(CTRL_C)
-    terminal.expect("[stopped]\r\n> ")
-    release = Request(f"http://{HOST}:{upstream.port}/release/story", method="POST")
-    with urlopen(release, timeout=5):  # noqa: S310 - our own address
-        pass
-    terminal.send(b"another one\n")
-    terminal.expect("word32\r\n> ")
-    terminal.send(CTRL_C)
-    terminal.expect("\r\n> ")
-    terminal.close()
+    with Terminal(held_service.url) as terminal:
+        terminal.expect("> ")
+        terminal.send(b"tell me a story\n")
+        terminal.expect("word3")
+        terminal.send(CTRL_C)
+        terminal.expect("[stopped]\r\n> ")
+        release = Request(f"http://{HOST}:{upstream.port}/release/story", method="POST")
+        with urlopen(release, timeout=5):  # noqa: S310 - our own address
+            pass
+        terminal.send(b"another one\n")
+        terminal.expect("word32\r\n> ")
+        terminal.send(CTRL_C)
+        terminal.expect("\r\n> ")
 
 
 def test_an_unknown_conversation_is_told(service: Service) -> None:
-    terminal = Terminal(service.url, "--conversation", "conv_unknown")
-    terminal.expect("conv_unknown")
-    assert terminal.process.wait(10) == 1
-    terminal.close()
+    with Terminal(service.url, "--conversation", "conv_unknown") as terminal:
+        terminal.expect("conv_unknown")
+        assert terminal.process.wait(10) == 1
