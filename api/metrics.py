@@ -106,7 +106,7 @@ UPSTREAM_FALLBACKS = Counter(
 )
 UPSTREAM_BREAKER = Gauge(
     "chatbot_upstream_breaker_state",
-    "0: closed; 2: open, the upstream is not asked; 1: one question tries it.",
+    "0: closed; 2: open, the upstream is not asked; 1: half-open, one question tries it, or may.",
     ["upstream"],
 )
 KEYS_FILE_SOUND = Gauge("chatbot_keys_file_sound", "0 while the keys file is wrong and the keys of before stay.")

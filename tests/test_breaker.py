@@ -26,6 +26,7 @@ TWO = "word1 word2"
 PROVIDERS = {
     "dying": "breaker_failures = 3\nbreaker_open_seconds = 0.5",
     "trying": "breaker_failures = 1\nbreaker_open_seconds = 2",
+    "idle": "breaker_failures = 1\nbreaker_open_seconds = 1",
     "left": "breaker_failures = 1\nbreaker_open_seconds = 0.5",
     "asleep": "breaker_failures = 1\nbreaker_open_seconds = 60",
     "cutting": "breaker_failures = 2\nbreaker_open_seconds = 60",
@@ -110,7 +111,7 @@ async def test_an_ill_provider_is_left_alone_until_it_is_well(
     status, code, seconds = await refused(client, "dying/bench-2")
     assert (status, code) in {(503, "upstream_unavailable"), (502, "upstream_error")}  # after half a second one may try
     assert code == "upstream_error" or seconds == 1
-    assert await breaker(service, "dying") == OPEN
+    assert await breaker(service, "dying") in {OPEN, HALF_OPEN}
     assert await ask(client, "x", model="dying+/bench-2") == TWO
     await dying.start()
 
@@ -141,6 +142,27 @@ async def test_while_one_question_tries_it_nobody_else_does(service: Service, cl
     await wait_until(tried, "the trial")
     assert await metric(service, "chatbot_upstream_attempts_total", upstream="trying") == sent + 1
     assert await breaker(service, "trying") == OPEN
+
+
+async def test_failures_are_counted_from_0_on(service: Service) -> None:
+    """Else Prometheus would see no increase with the first one."""
+    for name in ("errors", "retries", "fallbacks"):
+        found = [
+            one.value
+            for one in await samples(service, f"chatbot_upstream_{name}_total")
+            if "patient" in one.labels.values()
+        ]
+        assert set(found) == {0}, name
+
+
+async def test_a_provider_that_nobody_asks_is_not_told_as_open_for_ever(service: Service, client: AsyncOpenAI) -> None:
+    await refused(client, "idle/500")
+    assert await breaker(service, "idle") == OPEN
+
+    async def may_be_tried() -> bool:
+        return await breaker(service, "idle") == HALF_OPEN
+
+    await wait_until(may_be_tried, "the end of its pause")
 
 
 async def test_a_trial_that_nobody_waited_for_is_made_again(service: Service, client: AsyncOpenAI) -> None:

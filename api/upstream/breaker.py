@@ -20,15 +20,21 @@ class Breaker:
     def __init__(self, upstream: str, settings: BreakerSettings) -> None:
         self._upstream = upstream
         self._settings = settings
-        self._state = metrics.UPSTREAM_BREAKER.labels(upstream)
-        self._state.set(CLOSED)
         self._failed_at: deque[float] = deque(maxlen=settings.failures)
         self._next_trial: float | None = None
         """When the next call is let through; None: all are, for the breaker is closed."""
+        self._tried = False
+        # Asked by whoever reads the metrics: an open breaker becomes half-open by time alone.
+        metrics.UPSTREAM_BREAKER.labels(upstream).set_function(self._state)
 
     @property
     def closed(self) -> bool:
         return self._next_trial is None
+
+    def _state(self) -> int:
+        if self._next_trial is None:
+            return CLOSED
+        return HALF_OPEN if self._tried or time.monotonic() >= self._next_trial else OPEN
 
     def check(self) -> None:
         """Raises ProviderError when no call may go."""
@@ -45,14 +51,13 @@ class Breaker:
         if self._next_trial is None:
             return False
         self._next_trial = time.monotonic() + self._settings.open_seconds
-        self._state.set(HALF_OPEN)
+        self._tried = True
         return True
 
     def succeeded(self, *, trial: bool) -> None:
         self._failed_at.clear()
         if trial and not self.closed:
             self._next_trial = None
-            self._state.set(CLOSED)
             log.info("upstream answers again", extra={"upstream": self._upstream})
 
     def failed(self, *, trial: bool) -> None:
@@ -69,4 +74,4 @@ class Breaker:
             return
         self._failed_at.clear()
         self._next_trial = now + self._settings.open_seconds
-        self._state.set(OPEN)
+        self._tried = False

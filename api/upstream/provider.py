@@ -45,6 +45,11 @@ class Provider:
         # The conventions have names for providers; those that only speak OpenAI's language have the operator's.
         self._told = "openai" if urlsplit(settings.base_url).hostname == OPENAI_HOST else name
         self._attempts = metrics.UPSTREAM_ATTEMPTS.labels(name)
+        self._retried = metrics.UPSTREAM_RETRIES.labels(name)
+        # A series that begins with the first failure shows Prometheus no increase of it: it must be seen at 0 before.
+        metrics.UPSTREAM_FALLBACKS.labels(name)
+        for code in ILL:
+            metrics.UPSTREAM_ERRORS.labels(name, code)
 
     async def begin(self, ask: Ask) -> Stream:
         """Who has the stream calls `end` after it."""
@@ -121,7 +126,7 @@ class Provider:
                     pause = random.uniform(0, FIRST_PAUSE_SECONDS * 2 ** (failed - 1))  # noqa: S311 - jitter is no secret
                 if failed > self._retries or time.monotonic() + pause > end or not self._breaker.closed:
                     raise
-            metrics.UPSTREAM_RETRIES.labels(self.name).inc()
+            self._retried.inc()
             await asyncio.sleep(pause)
 
     async def _take_place(self) -> None:
