@@ -6,6 +6,7 @@ remembers and Redis lacks is put back. Only then the connection may be used.
 """
 
 import asyncio
+import contextlib
 import logging
 import secrets
 import time
@@ -166,7 +167,7 @@ class Epochs:
                 answer = await question(connection)
             finally:
                 connection.terminate()
-        except store.UNREACHABLE:
+        except (asyncpg.PostgresError, *store.UNREACHABLE):
             metrics.STORE_UP.labels("postgresql").set(0)
             raise
         metrics.STORE_UP.labels("postgresql").set(1)
@@ -174,36 +175,45 @@ class Epochs:
 
     async def watch(self) -> None:
         """For as long as the process lives: bring reports into PostgreSQL, and count what was lost."""
-        while True:
-            try:
-                if self._epoch is not None:
-                    await self._bring()
-            except (RedisError, OSError, asyncpg.PostgresError, *store.UNREACHABLE):
-                pass  # either is away: others tell so, and the reports stay where they are
-            await asyncio.sleep(LOOK_SECONDS)
+        # Neither waits for the other, so PostgreSQL is looked at also while Redis hangs.
+        await asyncio.gather(_repeated(self._bring), _repeated(self._count))
 
     async def _bring(self) -> None:
+        """What can't be brought stays where it is."""
+        if self._epoch is None:
+            return
         async with self._settling:
             # Wiped under connections that stay, it has been greeted by whoever was the first to meet it.
             await self._settle()
             if self._unchecked and self._epoch is not None:
                 await self._check(self._epoch)
             told = await queue.reports(self._redis)
+        if not told:
+            return
+        await self._ask(lambda connection: store.report_epochs(connection, told))
+        self._counted_at = -COUNT_SECONDS
+        async with self._settling:
+            await queue.drop_reports(self._redis, told)
 
-        if not told and time.monotonic() - self._counted_at < COUNT_SECONDS:
+    async def _count(self) -> None:
+        """What was counted last stays while PostgreSQL is away: nobody can change it then."""
+        if time.monotonic() - self._counted_at < COUNT_SECONDS:
             return
 
-        async def bring(connection: "asyncpg.Connection[Any]") -> None:
-            if told:
-                await store.report_epochs(connection, told)
+        async def count(connection: "asyncpg.Connection[Any]") -> None:
             metrics.LOST.set(sum(loss.entries for loss in await store.losses(connection)))
             metrics.DEAD_LETTERS.set(await store.dead_letters(connection))
 
-        await self._ask(bring)
+        await self._ask(count)
         self._counted_at = time.monotonic()
-        if told:
-            async with self._settling:
-                await queue.drop_reports(self._redis, told)
 
     async def aclose(self) -> None:
         await self._redis.aclose()
+
+
+async def _repeated(look: Callable[[], Awaitable[None]]) -> None:
+    """Of what can't be done nothing is told: others tell that a store is away."""
+    while True:
+        with contextlib.suppress(RedisError, OSError, asyncpg.PostgresError, *store.UNREACHABLE):
+            await look()
+        await asyncio.sleep(LOOK_SECONDS)

@@ -38,19 +38,23 @@ LEASES = Gauge(
 )
 FAILED_RANGES = Gauge("chatbot_queue_failed_ranges", "Ranges of the queue that at least one worker failed to store.")
 DEAD_LETTERS = Gauge(
-    "chatbot_dead_letters", "Entries that PostgreSQL could not take and that nobody has replayed or dropped yet."
+    "chatbot_dead_letters",
+    "Entries that PostgreSQL could not take and that nobody has replayed or dropped yet; as PostgreSQL told last.",
 )
 LOST = Gauge(
     "chatbot_queue_lost_entries",
-    "Acknowledged entries that were lost with Redis: PostgreSQL lacks them, and no process remembered them.",
+    "Acknowledged entries that were lost with Redis: PostgreSQL lacks them, and no process remembered them; as "
+    "PostgreSQL told last.",
 )
 LOSSES = Counter("chatbot_queue_loss_events", "Times that this process found Redis without something acknowledged.")
 EPOCHS = Counter("chatbot_queue_epochs", "Epochs that this process began because Redis was another one than before.")
 PUT_BACK = Counter(
     "chatbot_queue_put_back_entries", "Entries that this process remembered, Redis lacked, and were put back."
 )
-REDIS_MEMORY = Gauge("chatbot_redis_memory_bytes", "What Redis uses of its memory.")
-REDIS_MEMORY_LIMIT = Gauge("chatbot_redis_memory_limit_bytes", "Redis's `maxmemory`; 0: it has none.")
+REDIS_MEMORY = Gauge("chatbot_redis_memory_bytes", "What Redis uses of its memory; NaN while it can't be asked.")
+REDIS_MEMORY_LIMIT = Gauge(
+    "chatbot_redis_memory_limit_bytes", "Redis's `maxmemory`; 0: it has none, NaN while it can't be asked."
+)
 DURABILITY_VERIFIED = Gauge(
     "chatbot_redis_durability_verified",
     "1 when Redis was seen to sync every write before it acknowledges it; 0 when it may not, or can't be asked.",
@@ -60,7 +64,9 @@ DURABILITY_VERIFIED = Gauge(
 # Nothing is known yet.
 for store in ("redis", "postgresql"):
     STORE_UP.labels(store).set(0)
-for gauge in (DEPTH, OLDEST_AGE, LEASES.labels("held"), LEASES.labels("free"), FAILED_RANGES, DEAD_LETTERS, LOST):
+for gauge in (DEPTH, OLDEST_AGE, LEASES.labels("held"), LEASES.labels("free"), FAILED_RANGES):
+    gauge.set(math.nan)
+for gauge in (DEAD_LETTERS, LOST, REDIS_MEMORY, REDIS_MEMORY_LIMIT):
     gauge.set(math.nan)
 
 

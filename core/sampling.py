@@ -1,10 +1,10 @@
 """What both processes measure beside their work: the queue, the memory of Redis, their pools and their event loop."""
 
 import asyncio
+import dataclasses
 import math
 from collections.abc import Callable
 
-from prometheus_client import Gauge
 from redis.asyncio import ConnectionPool, Redis
 from redis.exceptions import RedisError
 
@@ -20,29 +20,28 @@ LOOP_SECONDS = 0.5
 async def watch_queue(redis: Redis) -> None:
     """For as long as the process lives. The API does it too, for there may be no worker."""
     up = metrics.STORE_UP.labels("redis")
-    held, free = metrics.LEASES.labels("held"), metrics.LEASES.labels("free")
-    gauges = (metrics.DEPTH, metrics.OLDEST_AGE, held, free, metrics.FAILED_RANGES)
+    # In the order of what is found.
+    gauges = (
+        metrics.DEPTH,
+        metrics.OLDEST_AGE,
+        metrics.LEASES.labels("held"),
+        metrics.LEASES.labels("free"),
+        metrics.FAILED_RANGES,
+        metrics.REDIS_MEMORY,
+        metrics.REDIS_MEMORY_LIMIT,
+    )
     while True:
         try:
             async with asyncio.timeout(ANSWER_SECONDS):
-                found = await sample(redis)
+                found: tuple[float, ...] = dataclasses.astuple(await sample(redis))
         except (RedisError, OSError, TimeoutError):
             up.set(0)
-            _set(gauges, (math.nan,) * len(gauges))
+            found = (math.nan,) * len(gauges)
         else:
             up.set(1)
-            _set(
-                gauges,
-                (found.depth, found.oldest_seconds, found.leases_held, found.leases_free, found.failed_ranges),
-            )
-            metrics.REDIS_MEMORY.set(found.memory_bytes)
-            metrics.REDIS_MEMORY_LIMIT.set(found.memory_limit_bytes)
+        for gauge, value in zip(gauges, found, strict=True):
+            gauge.set(value)
         await asyncio.sleep(SAMPLE_SECONDS)
-
-
-def _set(gauges: tuple[Gauge, ...], values: tuple[float, ...]) -> None:
-    for gauge, value in zip(gauges, values, strict=True):
-        gauge.set(value)
 
 
 async def watch_loop() -> None:

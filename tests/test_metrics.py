@@ -21,8 +21,8 @@ from tests.waiting import wait_until
 
 pytestmark = pytest.mark.anyio
 
-# A sample, and what it may wait for a store that hangs.
-SAMPLED_SECONDS = 12.0
+# A sample of Redis, and what it may wait for one that hangs; one of PostgreSQL.
+SAMPLED_SECONDS = 15.0
 
 
 @pytest.mark.parametrize("heading", PROCESSES)
@@ -69,7 +69,9 @@ async def test_metrics_are_told_while_redis_hangs(service: Service, valkey: Part
     valkey.pause()
 
     def is_unknown(found: Scrape) -> bool:
-        return found.value("chatbot_store_up", store="redis") == 0 and math.isnan(found.value("chatbot_queue_depth"))
+        names = ("chatbot_queue_depth", "chatbot_redis_memory_bytes", "chatbot_redis_memory_limit_bytes")
+        unknown = all(math.isnan(found.value(name)) for name in names)
+        return unknown and found.value("chatbot_store_up", store="redis") == 0
 
     try:
         await in_both(service, is_unknown, "to notice", openmetrics=True)
@@ -81,3 +83,28 @@ async def test_metrics_are_told_while_redis_hangs(service: Service, valkey: Part
         return both == [1, 1] and found.value("chatbot_queue_depth") == 0
 
     await in_both(service, is_back, "to have seen Redis again", openmetrics=False)
+
+
+async def test_postgresql_is_looked_at_while_redis_hangs(
+    start_service: StartService, valkey: Part, postgres: Part
+) -> None:
+    """And what it told last stays: nobody replays a dead letter while it is away."""
+    service = await start_service(MODEL="echo")
+
+    def told(up: int) -> Callable[[Scrape], bool]:
+        return lambda found: (
+            found.value("chatbot_store_up", store="postgresql") == up and found.value("chatbot_dead_letters") == 0
+        )
+
+    await in_both(service, told(1), "to have asked PostgreSQL", openmetrics=False)
+    valkey.pause()
+    try:
+        await postgres.kill()
+        try:
+            await in_both(service, told(0), "to miss PostgreSQL", openmetrics=False)
+        finally:
+            await postgres.start()
+        await in_both(service, told(1), "to find PostgreSQL", openmetrics=False)
+    finally:
+        valkey.resume()
+    await service.close()
