@@ -15,7 +15,14 @@ FILES = Path(__file__).parents[2] / "charts" / "chatbot" / "files"
 DASHBOARDS = sorted((FILES / "dashboards").glob("*.json"))
 RULES = sorted((FILES / "rules").glob("*.yaml"))
 # What Grafana puts in: the variables with "All" chosen, and an interval that a test of seconds can fill.
-CHOSEN = {"namespace": ".*", "tenant": ".*", "__rate_interval": "10s", "__range": "1m", "__interval": "1s"}
+CHOSEN = {
+    "namespace": ".*",
+    "release": ".*",
+    "tenant": ".*",
+    "__rate_interval": "10s",
+    "__range": "1m",
+    "__interval": "1s",
+}
 # Metrics that come from elsewhere: kube-state-metrics and KEDA's operator.
 FOREIGN = ("kube_", "keda_")
 PROMETHEUS = ("ALERTS",)

@@ -48,7 +48,7 @@ def test_its_frame(path: Path) -> None:
     assert board["description"].endswith(".")
     assert "id" not in board, "Grafana gives it one; an exported one would overwrite another dashboard"
     variables = {one["name"]: one for one in board["templating"]["list"]}
-    assert list(variables)[:3] == ["datasource", "namespace", "tenant"]
+    assert list(variables)[:4] == ["datasource", "namespace", "release", "tenant"]
     assert variables["datasource"]["query"] == "prometheus"
     for one in variables.values():
         assert one["type"] != "query" or (one["datasource"], one["allValue"]) == (SOURCE, ".*")
@@ -91,7 +91,8 @@ def test_a_panel_says_what_it_shows(panel: Panel) -> None:
 
 @each_panel
 def test_a_panel_asks_for_what_was_chosen(panel: Panel) -> None:
-    """Each selector holds the namespace; no variable is used that the dashboard lacks."""
+    """Each selector holds namespace and release, which metrics of the cluster do not have; no variable is used that the
+    dashboard lacks."""
     path = next(path for path in DASHBOARDS if path.stem == panel.dashboard)
     typed = constants_of(dashboard_of(path))
     for expression in panel.expressions:
@@ -99,6 +100,8 @@ def test_a_panel_asks_for_what_was_chosen(panel: Panel) -> None:
         for name in metrics_in(expression):
             selectors = re.findall(rf"(?<![\w:]){name}(\{{[^}}]*\}}|)", expression)
             assert all('namespace=~"$namespace"' in one for one in selectors), f"{name} in {expression}"
+            if not name.startswith((*FOREIGN, *PROMETHEUS)):
+                assert all('release=~"$release"' in one for one in selectors), f"{name} in {expression}"
             if name.startswith("chatbot_tenant_"):
                 assert all('tenant=~"$tenant"' in one for one in selectors), f"{name} in {expression}"
 

@@ -54,6 +54,20 @@ def test_a_pod_monitor_leads_to_the_metrics_of_api_and_worker() -> None:
     assert scraped == SCRAPED
 
 
+@pytest.mark.parametrize(
+    ("values", "kind", "endpoints"),
+    [
+        (SERVICE_MONITOR, "ServiceMonitor", "endpoints"),
+        (POD_MONITOR, "PodMonitor", "podMetricsEndpoints"),
+    ],
+)
+def test_what_is_scraped_tells_its_release(values: Object, kind: str, endpoints: str) -> None:
+    """By the label that rules and dashboards tell two releases of a namespace apart by."""
+    for monitor in render(values, name="7").of(kind):
+        (endpoint,) = monitor["spec"][endpoints]
+        assert endpoint["relabelings"] == [{"targetLabel": "release", "replacement": "7"}]
+
+
 @pytest.mark.parametrize("kind", ["serviceMonitor", "podMonitor", "prometheusRule"])
 def test_prometheus_finds_them_by_labels_of_the_users_choice(kind: str) -> None:
     rendered = render({"monitoring": {kind: {"enabled": True, "labels": {"release": "prom"}}}})

@@ -121,10 +121,10 @@ async def upstreams_file_faulty(place: Place, _: Cluster) -> AsyncIterator[None]
 @asynccontextmanager
 async def migration_failed(place: Place, cluster: Cluster) -> AsyncIterator[None]:
     """Told by the stand-in for kube-state-metrics."""
-    failed, succeeded = (_only(cluster, f"kube_job_status_{what}", place) for what in ("failed", "succeeded"))
-    cluster.samples.update({failed: 1, succeeded: 0})
+    failed = _only(cluster, "kube_job_failed", place)
+    cluster.samples[failed] = 1
     yield
-    cluster.samples.update({succeeded: 1})
+    cluster.samples[failed] = 0
 
 
 @asynccontextmanager

@@ -28,17 +28,18 @@ class PrometheusMissingError(Exception):
 
 
 class Target(NamedTuple):
-    """What the operator would find: a pod of a component in a namespace."""
+    """What the operator would find: a pod of a component of a release in a namespace."""
 
     namespace: str
+    release: str
     job: str
     port: int
 
 
 def targets_of(namespace: str, service: Service) -> list[Target]:
     return [
-        Target(namespace, "api", int(service.environment["METRICS_PORT"])),
-        Target(namespace, "worker", service.worker.port),
+        Target(namespace, "c", "api", int(service.environment["METRICS_PORT"])),
+        Target(namespace, "c", "worker", service.worker.port),
     ]
 
 
@@ -102,7 +103,10 @@ def _config(targets: Sequence[Target], rules: Path) -> Json:
             # Of kube-state-metrics and KEDA: their `namespace` is the one that they tell of.
             "honor_labels": True,
             "static_configs": [
-                {"targets": [f"{HOST}:{one.port}"], "labels": {"namespace": one.namespace, "pod": f"{job}-0"}}
+                {
+                    "targets": [f"{HOST}:{one.port}"],
+                    "labels": {"namespace": one.namespace, "release": one.release, "pod": f"{job}-0"},
+                }
                 for one in targets
                 if one.job == job
             ],
@@ -126,7 +130,7 @@ class Cluster:
 
     @property
     def target(self) -> Target:
-        return Target("monitoring", "cluster", self.port)
+        return Target("monitoring", "", "cluster", self.port)
 
     async def start(self) -> None:
         app = web.Application()
@@ -146,7 +150,7 @@ class Cluster:
 def healthy(namespace: str) -> dict[str, float]:
     """What a cluster tells of a release `c` with KEDA that wants two workers, and a migration that is done."""
     autoscaler = f'{{namespace="{namespace}",horizontalpodautoscaler="keda-hpa-c-worker"}}'
-    job = f'{{namespace="{namespace}",job_name="c-migrate-1a2b3c"}}'
+    job = f'namespace="{namespace}",job_name="c-migrate-1a2b3c4d"'
     owner = f'namespace="{namespace}",scaledObject="c-worker"'
     trigger = f'{{{owner},scaler="redisScaler",triggerIndex="0",metric="s0-redis-chatQueue",type="scaledobject"}}'
     return {
@@ -154,8 +158,7 @@ def healthy(namespace: str) -> dict[str, float]:
         f"kube_horizontalpodautoscaler_status_current_replicas{autoscaler}": 2,
         f"kube_horizontalpodautoscaler_spec_max_replicas{autoscaler}": 2,
         f"kube_horizontalpodautoscaler_spec_min_replicas{autoscaler}": 1,
-        f"kube_job_status_failed{job}": 0,
-        f"kube_job_status_succeeded{job}": 1,
+        f'kube_job_failed{{{job},condition="true"}}': 0,
         f"keda_scaler_active{trigger}": 1,
         f"keda_scaler_metrics_value{trigger}": 7,
         f"keda_scaler_detail_errors_total{trigger}": 0,
