@@ -97,3 +97,13 @@ def test_the_rules_are_those_of_the_files_word_for_word() -> None:
     found = [group for one in render(RULES).of("PrometheusRule") for group in one["spec"]["groups"]]
     assert sorted(found, key=lambda group: group["name"]) == sorted(wanted, key=lambda group: group["name"])
     assert render().of("PrometheusRule") == []
+
+
+def test_an_alert_leads_to_where_the_runbook_is() -> None:
+    where = at("monitoring.prometheusRule.runbookUrl", "https://wiki.example.org/chat-runbook")
+    groups = [group for one in render(RULES, where).of("PrometheusRule") for group in one["spec"]["groups"]]
+    alerts = [rule for group in groups for rule in group["rules"] if "alert" in rule]
+    assert alerts
+    for alert in alerts:
+        wanted = f"https://wiki.example.org/chat-runbook#{alert['alert'].lower()}"
+        assert alert["annotations"]["runbook_url"] == wanted
