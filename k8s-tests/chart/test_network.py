@@ -102,6 +102,7 @@ ALLOWED: list[tuple[str, str, int, list[Object]]] = [
     ("worker", "internet", 5433, [EXTERNAL]),
     ("migrate", "internet", 5433, [EXTERNAL]),
     ("client", "api", API, [FROM_SHOP]),
+    ("test", "api", API, [FROM_SHOP]),
     ("neighbour", "redis", REDIS, [EXPORTER]),
 ]  # fmt: skip
 FORBIDDEN: list[tuple[str, str, int, list[Object]]] = [

@@ -130,12 +130,12 @@ async def test_redis_is_set_as_the_promises_need_it(charted: Charted) -> None:
         assert await verify(client, "always") == []
 
 
-@pytest.mark.parametrize(("limit", "percent"), [("1Gi", 65), ("1500Mi", 60), ("4G", 70)])
-def test_redis_leaves_memory_for_copies_while_it_rewrites_its_file(limit: str, percent: int) -> None:
+@pytest.mark.parametrize(("limit", "percent"), [("1Gi", 65), ("1500Mi", 60), ("4G", 70), (1073741824, 65)])
+def test_redis_leaves_memory_for_copies_while_it_rewrites_its_file(limit: str | int, percent: int) -> None:
     rendered = render({"redis": {"maxmemoryPercent": percent, "resources": {"limits": {"memory": limit}}}})
     found = re.search(r"^maxmemory (\d+)$", configuration(rendered), re.MULTILINE)
     assert found
-    assert int(found[1]) == pytest.approx(number_of_bytes(limit) * percent / 100, abs=1)
+    assert int(found[1]) == pytest.approx(number_of_bytes(str(limit)) * percent / 100, abs=1)
     (container,) = containers(rendered.pod("redis"))
     assert container["resources"]["limits"]["memory"] == limit
 
@@ -218,6 +218,12 @@ def test_a_store_keeps_its_data_on_a_volume_of_its_own(component: str) -> None:
     retention = found["spec"].get("persistentVolumeClaimRetentionPolicy", {})
     assert set(retention.values()) <= {"Retain"}
     assert "storageClassName" not in render().one("StatefulSet", component)["spec"]["volumeClaimTemplates"][0]["spec"]
+
+
+@pytest.mark.parametrize("component", ["redis", "postgresql"])
+def test_a_stores_pod_that_never_becomes_ready_is_replaced(component: str) -> None:
+    """By a rollback, or by an upgrade that mends it: in order, Kubernetes would wait for the broken one first."""
+    assert render().one("StatefulSet", component)["spec"]["podManagementPolicy"] == "Parallel"
 
 
 def pod_template(found: Object) -> Object:

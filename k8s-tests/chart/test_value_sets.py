@@ -6,10 +6,12 @@ from collections.abc import Callable
 import helm_python
 import pytest
 
-from chart.rendering import CHART, VALUE_SETS, Object, chart, documents, example, render, title
+from chart.rendering import CHART, VALUE_SETS, Object, chart, documents, example, merged, render, title
+from chart.test_values import resolved, schema
 from chart.validation import faults, supported_minors
 
 OLDEST, NEWEST = supported_minors()
+DIGITS = "12345"
 # Helm's number; below it are recommendations, such as an icon.
 WARNING = 2
 # What a cluster may not know: only asked for by name.
@@ -48,6 +50,28 @@ def test_an_example_lints_strictly(name: str, version: str) -> None:
 @pytest.mark.parametrize("name", VALUE_SETS)
 def test_every_object_of_an_example_is_valid(name: str, version: str) -> None:
     assert [fault for found in example(name).objects for fault in faults(found, version)] == []
+
+
+def in_digits(values: Object, node: Object) -> Object:
+    """These values, with each text that may be any text made a number's."""
+
+    def changed(value: object, inner: Object) -> object:
+        inner = resolved(inner)
+        if isinstance(value, dict):
+            return in_digits(value, inner)
+        free = inner.get("type") == "string" and not inner.keys() & {"pattern", "enum"}
+        return DIGITS if value and isinstance(value, str) and free else value
+
+    rest = node.get("additionalProperties", {})
+    return {key: changed(value, node.get("properties", {}).get(key) or rest or {}) for key, value in values.items()}
+
+
+@pytest.mark.parametrize("name", VALUE_SETS)
+def test_a_text_of_digits_alone_stays_a_text(name: str) -> None:
+    """A namespace may be called 12345, as the one of a pull request is; without quotes YAML would read a number."""
+    values = merged(chart().values, VALUE_SETS[name])
+    rendered = render({**in_digits(values, schema()), "nameOverride": "", "extraObjects": []}, namespace=DIGITS)
+    assert [fault for found in rendered.objects for fault in faults(found, NEWEST)] == []
 
 
 @pytest.mark.parametrize("name", VALUE_SETS)

@@ -22,7 +22,7 @@ longer name is cut, with a hash of the whole behind, so that two long names stay
 {{- define "chatbot.selector" -}}
 {{- $root := index . 0 -}}
 app.kubernetes.io/name: {{ include "chatbot.name" $root }}
-app.kubernetes.io/instance: {{ $root.Release.Name }}
+app.kubernetes.io/instance: {{ $root.Release.Name | quote }}
 app.kubernetes.io/component: {{ index . 1 }}
 {{- end }}
 
@@ -48,8 +48,8 @@ app.kubernetes.io/component: {{ index . 1 }}
 {{/* The metadata of an object: (list $ "api" "name" [annotations]). */}}
 {{- define "chatbot.metadata" -}}
 {{- $root := index . 0 -}}
-name: {{ index . 2 }}
-namespace: {{ $root.Release.Namespace }}
+name: {{ index . 2 | quote }}
+namespace: {{ $root.Release.Namespace | quote }}
 labels:
   {{- include "chatbot.labels" . | nindent 2 }}
 {{- $annotations := dict }}

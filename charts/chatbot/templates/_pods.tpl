@@ -6,7 +6,7 @@
 {{- $component := index . 1 }}
 {{- $values := index . 2 }}
 {{- $user := index . 3 -}}
-serviceAccountName: {{ include "chatbot.serviceAccount" (list $root $component) }}
+serviceAccountName: {{ include "chatbot.serviceAccount" (list $root $component) | quote }}
 automountServiceAccountToken: false
 # Else a Service named `redis` or `pg` in the namespace would set REDIS_PORT or PG_PORT.
 enableServiceLinks: false
@@ -21,11 +21,11 @@ securityContext:
 {{- with $root.Values.imagePullSecrets }}
 imagePullSecrets:
   {{- range . }}
-  - name: {{ . }}
+  - name: {{ . | quote }}
   {{- end }}
 {{- end }}
 {{- with $values.priorityClassName }}
-priorityClassName: {{ . }}
+priorityClassName: {{ . | quote }}
 {{- end }}
 {{- range $name := list "nodeSelector" "tolerations" "affinity" }}
 {{- with index $values $name }}
@@ -95,7 +95,7 @@ livenessProbe:
   spec:
     accessModes: [ReadWriteOnce]
     {{- with $persistence.storageClass }}
-    storageClassName: {{ . }}
+    storageClassName: {{ . | quote }}
     {{- end }}
     resources:
       requests:

@@ -66,21 +66,21 @@ rendering and kept in .Values, since several templates need them.
 {{- define "chatbot.apiKeyRef" -}}
 {{- $auth := .Values.api.auth }}
 {{- if and $auth.enabled (not $auth.keysFile.existingSecret) -}}
-name: {{ $auth.existingSecret | default (include "chatbot.secretName" .) }}
-key: {{ if $auth.existingSecret }}{{ $auth.existingSecretKey }}{{ else }}api-key{{ end }}
+name: {{ $auth.existingSecret | default (include "chatbot.secretName" .) | quote }}
+key: {{ if $auth.existingSecret }}{{ $auth.existingSecretKey | quote }}{{ else }}api-key{{ end }}
 {{- end }}
 {{- end }}
 
 {{- define "chatbot.upstreamKeyRef" -}}
 {{- $upstream := .Values.api.upstream }}
 {{- if $upstream.existingSecret -}}
-name: {{ $upstream.existingSecret }}
-key: {{ $upstream.existingSecretKey }}
+name: {{ $upstream.existingSecret | quote }}
+key: {{ $upstream.existingSecretKey | quote }}
 {{- else if $upstream.apiKey -}}
-name: {{ include "chatbot.secretName" . }}
+name: {{ include "chatbot.secretName" . | quote }}
 key: openai-api-key
 {{- else if .Values.existingSecret -}}
-name: {{ .Values.existingSecret }}
+name: {{ .Values.existingSecret | quote }}
 key: openai-api-key
 optional: true
 {{- end }}
@@ -93,10 +93,10 @@ optional: true
 {{- $values := index $root.Values $store }}
 {{- $place := $values.enabled | ternary $values $values.external }}
 {{- if $place.existingSecret -}}
-name: {{ $place.existingSecret }}
-key: {{ $place.existingSecretKey }}
+name: {{ $place.existingSecret | quote }}
+key: {{ $place.existingSecretKey | quote }}
 {{- else if or $values.enabled $place.password $root.Values.existingSecret -}}
-name: {{ include "chatbot.secretName" $root }}
+name: {{ include "chatbot.secretName" $root | quote }}
 key: {{ $store }}-password
 {{- end }}
 {{- end }}

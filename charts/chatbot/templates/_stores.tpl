@@ -83,16 +83,16 @@
 {{- range $store, $authority := include "chatbot.authorities" . | fromJson }}
 - name: {{ $store }}-ca
   secret:
-    secretName: {{ $authority.secret }}
+    secretName: {{ $authority.secret | quote }}
     items:
-      - key: {{ $authority.key }}
-        path: {{ $authority.key }}
+      - key: {{ $authority.key | quote }}
+        path: {{ $authority.key | quote }}
 {{- end }}
 {{- end }}
 
-{{/* A memory quantity of Kubernetes in bytes. */}}
+{{/* A memory quantity of Kubernetes in bytes. A number of YAML is a float, which would be written with an exponent. */}}
 {{- define "chatbot.bytes" -}}
-{{- $text := . | toString }}
+{{- $text := kindIs "string" . | ternary . (. | int64) | toString }}
 {{- $number := regexFind "^[0-9]+(\\.[0-9]+)?" $text | float64 }}
 {{- $unit := regexReplaceAll "^[0-9.]+" $text "" }}
 {{- $units := dict "" 1 "k" 1000 "M" 1000000 "G" 1000000000 "T" 1000000000000 "Ki" 1024 "Mi" 1048576 "Gi" 1073741824 "Ti" 1099511627776 }}

@@ -16,5 +16,5 @@ selector:
   matchLabels:
     {{- include "chatbot.selector" . | nindent 4 }}
 namespaceSelector:
-  matchNames: [{{ (index . 0).Release.Namespace }}]
+  matchNames: [{{ (index . 0).Release.Namespace | quote }}]
 {{- end }}

@@ -18,8 +18,8 @@
 - name: OTEL_EXPORTER_OTLP_HEADERS
   valueFrom:
     secretKeyRef:
-      name: {{ $telemetry.headersSecret }}
-      key: {{ $telemetry.headersSecretKey }}
+      name: {{ $telemetry.headersSecret | quote }}
+      key: {{ $telemetry.headersSecretKey | quote }}
 {{- end }}
 {{- end }}
 {{- end }}

@@ -21,7 +21,7 @@
 {{- define "chatbot.kedaPasswordRef" -}}
 {{- if .Values.redis.enabled -}}
 - parameter: password
-  name: {{ include "chatbot.secretName" . }}
+  name: {{ include "chatbot.secretName" . | quote }}
   key: keda-redis-password
 {{- else }}
 {{- with include "chatbot.passwordRef" (list . "redis") -}}
@@ -30,8 +30,8 @@
 {{- end }}
 {{- with (include "chatbot.authorities" . | fromJson).redis }}
 - parameter: ca
-  name: {{ .secret }}
-  key: {{ .key }}
+  name: {{ .secret | quote }}
+  key: {{ .key | quote }}
 {{- end }}
 {{- end }}
 {{- end }}
