@@ -62,21 +62,21 @@ class Release:
         """`helm install --wait`."""
         await self._with_chart("install", changes or {})
 
-    async def upgrade(self, changes: Json) -> None:
+    async def upgrade(self, changes: Json, seconds: int = HELM_SECONDS) -> None:
         """`helm upgrade --wait`, to the basis and these changes alone."""
-        await self._with_chart("upgrade", changes)
+        await self._with_chart("upgrade", changes, seconds)
 
     async def become(self, changes: Json) -> None:
         """Upgrade, unless it is so already."""
         if self.changes != changes:
             await self.upgrade(changes)
 
-    async def _with_chart(self, action: str, changes: Json) -> None:
+    async def _with_chart(self, action: str, changes: Json, seconds: int = HELM_SECONDS) -> None:
         self.changes = None
         values = merged(self.basis, changes)
         with Config(namespace=self.namespace.name) as helm:
             call = helm.install if action == "install" else helm.upgrade
-            await ask(call, str(CHART), self.name, values, wait="watcher", timeout=HELM_SECONDS)
+            await ask(call, str(CHART), self.name, values, wait="watcher", timeout=seconds)
         self.changes = changes
 
     async def rollback(self) -> None:

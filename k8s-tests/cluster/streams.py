@@ -74,9 +74,10 @@ class Listeners:
 
     async def _whole(self, talk: Talk, said: str, answer: Answer) -> None:
         """To the terminal event, with so many resumes."""
-        create = self.town.openai.responses.create
+        # By itself the SDK tries again what failed before an answer began: where that may not happen it would hide it.
+        openai = self.town.openai if self.may_be_cut else self.town.openai.with_options(max_retries=0)
         key = {"Idempotency-Key": str(uuid.uuid4())}
-        stream = await create(
+        stream = await openai.responses.create(
             input=said, conversation=talk.conversation, model=SLOW_MODEL, stream=True, extra_headers=key
         )
         for _ in range(RESUMES):
@@ -88,8 +89,7 @@ class Listeners:
             if answer.end:
                 return
             self.resumed += 1
-            retrieve = self.town.openai.responses.retrieve
-            stream = await retrieve(answer.response, stream=True, starting_after=answer.number)
+            stream = await openai.responses.retrieve(answer.response, stream=True, starting_after=answer.number)
 
 
 async def _to_the_end(stream: AsyncStream[ResponseStreamEvent], answer: Answer) -> None:

@@ -1,9 +1,10 @@
 """A release is upgraded, rolled back, removed and installed again, with users in it where there can be any."""
 
 import pytest
+from helm_python import HelmError
 
 from cluster.check import visit
-from cluster.kube import READY_SECONDS, identities, is_ready
+from cluster.kube import READY_SECONDS, Json, identities, is_ready
 from cluster.release import Release
 from cluster.town import Town
 from tests.chaos.acts import append, begin_talk
@@ -11,6 +12,8 @@ from tests.chaos.said import Talk
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.anyio
+# Long enough that the old pods are gone.
+HOPELESS_SECONDS = 10
 
 
 async def said_before(town: Town) -> Talk:
@@ -47,6 +50,20 @@ async def test_a_rollback(main: Release) -> None:
         await main.rollback()
         main.changes = {}
         assert "DEBUG" not in await _settings(main)
+
+
+async def test_a_rollback_from_stores_that_do_not_start(main: Release) -> None:
+    """Kubernetes alone would wait for ever for the pods with the image that is not there."""
+    await main.become({})
+    async with visit(main) as town:
+        talk = await said_before(town)
+        town.redis_shaken = True
+        missing: Json = {"image": {"tag": "not-there"}}
+        with pytest.raises(HelmError):
+            await main.upgrade({"redis": missing, "postgresql": missing}, HOPELESS_SECONDS)
+        await main.rollback()
+        main.changes = {}
+        assert await append(town, town.door, talk) == 200
 
 
 async def _settings(release: Release) -> list[str | None]:

@@ -3,13 +3,14 @@
 import functools
 
 import pytest
+from kubernetes.client import V1Pod
 
 from cluster.check import visit
 from cluster.images import Images
-from cluster.kube import READY_SECONDS, Json, metadata, name_of
+from cluster.kube import READY_SECONDS, Json, is_ready, metadata, name_of
 from cluster.pods import UPSTREAM_URL, start_upstream
 from cluster.release import Release
-from cluster.streams import Listeners, listeners
+from cluster.streams import listeners
 from cluster.telling import figures
 from tests.waiting import wait_until
 
@@ -53,10 +54,11 @@ async def test_api_pods_are_killed_under_streams(asking: Release) -> None:
     async with visit(asking) as town, listeners(town, LISTENERS, may_be_cut=True) as users:
         await wait_until(lambda: users.answered >= LISTENERS, "first answers", ANSWERED_SECONDS)
         for pod in await asking.namespace.pods("api", selector=asking.selector):
-            broken = functools.partial(_more_than, users, users.resumed)
             await asking.namespace.delete_pod(name_of(pod), grace_seconds=0)
-            await wait_until(broken, "a broken stream", ANSWERED_SECONDS)
-            await wait_until(lambda: _all_ready(asking), "its successor", READY_SECONDS)
+            succeeded = functools.partial(_succeeded, asking, pod)
+            await wait_until(succeeded, "its successor", READY_SECONDS)
+        # All may have been at one of the pods; when the first goes they are at the second.
+        await wait_until(lambda: users.resumed, "a broken stream", ANSWERED_SECONDS)
         answered = users.answered
         await wait_until(lambda: users.answered >= answered + LISTENERS, "answers of new pods", ANSWERED_SECONDS)
     assert not users.wrong, users.wrong
@@ -64,14 +66,12 @@ async def test_api_pods_are_killed_under_streams(asking: Release) -> None:
     figures["answers streamed while API pods were killed"] = told
 
 
-def _more_than(users: Listeners, resumed: int) -> bool:
-    return users.resumed > resumed
-
-
-async def _all_ready(release: Release) -> bool:
+async def _succeeded(release: Release, gone: V1Pod) -> bool:
     deployment = await release.namespace.deployment(release.object_name("api"))
-    wanted, status = deployment.spec and deployment.spec.replicas, deployment.status
-    return status is not None and status.ready_replicas == wanted
+    pods = await release.namespace.pods("api", selector=release.selector)
+    ready = [metadata(pod).uid for pod in pods if is_ready(pod)]
+    wanted = deployment.spec and deployment.spec.replicas
+    return len(ready) == wanted and metadata(gone).uid not in ready
 
 
 async def _uids(release: Release) -> set[str | None]:
