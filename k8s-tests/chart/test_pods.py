@@ -260,7 +260,7 @@ HOST: Object = {"host": "chat.example.org", "paths": [{"path": "/", "pathType": 
 # A change of values, and whose pods it restarts.
 CHANGES: list[tuple[Object, set[str]]] = [
     ({}, set()),
-    ({"redis": {"maxmemoryPercent": 61}}, {"redis"}),
+    ({"redis": {"maxmemoryPercent": 61}}, {"redis", "api"}),
     ({"postgresql": {"parameters": {"work_mem": "8MB"}}}, {"postgresql"}),
     ({"redis": {"password": "changed"}}, {"api", "worker", "redis"}),
     ({"api": {"auth": {"apiKey": "changed"}}}, {"api"}),

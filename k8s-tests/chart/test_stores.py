@@ -11,6 +11,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import AuthenticationError, NoPermissionError, RedisError
 
+from api.settings import read_settings
 from chart.code import settings_environment
 from chart.rendering import (
     FULLNAME,
@@ -138,6 +139,24 @@ def test_redis_leaves_memory_for_copies_while_it_rewrites_its_file(limit: str | 
     assert int(found[1]) == pytest.approx(number_of_bytes(str(limit)) * percent / 100, abs=1)
     (container,) = containers(rendered.pod("redis"))
     assert container["resources"]["limits"]["memory"] == limit
+
+
+@pytest.mark.parametrize("limit", ["128Mi", "1Gi", "16Gi"])
+def test_new_turns_are_refused_before_the_queue_fills_redis(limit: str) -> None:
+    """An entry takes about 1 KB; Redis would throw out every conversation first, which only it may have."""
+    rendered = render(at("redis.resources.limits.memory", limit))
+    found = re.search(r"^maxmemory (\d+)$", configuration(rendered), re.MULTILINE)
+    assert found
+    assert 0.5 < queue_limit(rendered) * 1024 / int(found[1]) < 0.8
+
+
+def test_who_knows_better_says_how_long_the_queue_may_be() -> None:
+    assert queue_limit(render(at("api.queueLimit", 5000))) == 5000
+    assert queue_limit(render({"redis": {"enabled": False, "external": {"host": "redis.example.org"}}})) == 1_000_000
+
+
+def queue_limit(rendered: Rendered) -> int:
+    return read_settings(Environment(settings_environment(rendered, rendered.pod("api")))).queue_limit
 
 
 @pytest.mark.parametrize("percent", [0, 59, 71, 100])

@@ -146,12 +146,26 @@ class Namespace:
 
         await wait_until(done, f"{name} to have {replicas} pods", READY_SECONDS)
 
+    async def orphan_stateful_set(self, name: str) -> None:
+        """Delete it, and leave its pods and volumes as they are."""
+        await ask(apps().delete_namespaced_stateful_set, name, self.name, propagation_policy="Orphan")
+
+        async def gone() -> bool:
+            listed = await ask(apps().list_namespaced_stateful_set, self.name)
+            return name not in [metadata(one).name for one in listed.items]
+
+        await wait_until(gone, f"{name} to be gone", READY_SECONDS)
+
     async def delete_network_policy(self, name: str) -> None:
         await ask(client.NetworkingV1Api(api()).delete_namespaced_network_policy, name, self.name)
 
     async def secret(self, name: str) -> dict[str, str]:
         found = await ask(core().read_namespaced_secret, name, self.name)
         return {key: _plain(value) for key, value in (found.data or {}).items()}
+
+    async def drop_from_secret(self, name: str, *keys: str) -> None:
+        body: Json = {"data": dict.fromkeys(keys)}
+        await ask(core().patch_namespaced_secret, name, self.name, body)
 
     async def service(self, name: str) -> V1Service:
         return await ask(core().read_namespaced_service, name, self.name)

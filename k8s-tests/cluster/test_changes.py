@@ -12,6 +12,7 @@ from tests.chaos.said import Talk
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.anyio
+STORES = ("redis", "postgresql")
 # Long enough that the old pods are gone.
 HOPELESS_SECONDS = 10
 
@@ -35,7 +36,7 @@ async def test_an_upgrade_without_a_change_restarts_nothing(main: Release) -> No
 
 async def _running(release: Release) -> set[tuple[str | None, int]]:
     """All but the migration, which may just be about to end."""
-    components = [await release.namespace.pods(one) for one in ("api", "worker", "redis", "postgresql")]
+    components = [await release.namespace.pods(one) for one in ("api", "worker", *STORES)]
     return identities([pod for pods in components for pod in pods])
 
 
@@ -71,6 +72,32 @@ async def _settings(release: Release) -> list[str | None]:
     pods = [*await release.namespace.pods("api"), *await release.namespace.pods("worker")]
     containers = [container for pod in pods if pod.spec and is_ready(pod) for container in pod.spec.containers]
     return [variable.value for container in containers for variable in container.env or []]
+
+
+async def test_a_larger_volume_restarts_no_store(main: Release) -> None:
+    """As docs/kubernetes.md tells; whether a claim can grow is the StorageClass's affair."""
+    await main.become({})
+    async with visit(main) as town:
+        talk = await said_before(town)
+        pods = await _running(main)
+        for size in ("11Gi", None):
+            for store in STORES:
+                await main.namespace.orphan_stateful_set(main.object_name(store))
+            await main.upgrade({store: {"persistence": {"size": size}} for store in STORES} if size else {})
+            assert await _running(main) == pods
+        assert await append(town, town.door, talk) == 200
+
+
+async def test_what_is_missing_in_the_secret_is_made_anew(main: Release) -> None:
+    """How a key and Redis's password are changed: users are served with the new ones."""
+    await main.become({})
+    before, changed = await main.namespace.secret(main.full_name), {"api-key", "redis-password"}
+    await main.namespace.drop_from_secret(main.full_name, *changed)
+    await main.upgrade({})
+    after = await main.namespace.secret(main.full_name)
+    assert {key for key in before if before[key] != after[key]} == changed
+    async with visit(main) as town:
+        await said_before(town)
 
 
 async def test_a_release_comes_back_on_its_old_volumes(main: Release) -> None:

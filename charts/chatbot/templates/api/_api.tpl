@@ -18,6 +18,17 @@
 {{- if $file.existingConfigMap }}{{ $file.key }}{{ else }}upstreams.toml{{ end }}
 {{- end }}
 
+{{/* An entry takes about 1 KB: the queue may fill three quarters of the chart's Redis, the rest is for hot conversations. */}}
+{{- define "chatbot.queueLimit" -}}
+{{- if not (kindIs "invalid" .Values.api.queueLimit) }}
+{{- .Values.api.queueLimit | int64 }}
+{{- else if .Values.redis.enabled }}
+{{- min 100000000 (div (include "chatbot.maxmemory" . | int64) 1365) }}
+{{- else -}}
+1000000
+{{- end }}
+{{- end }}
+
 {{- define "chatbot.apiEnv" -}}
 {{- $api := .Values.api -}}
 {{- if not $api.auth.enabled }}
@@ -46,7 +57,7 @@
   value: {{ . | int64 | quote }}
 {{- end }}
 - name: QUEUE_LIMIT
-  value: {{ $api.queueLimit | int64 | quote }}
+  value: {{ include "chatbot.queueLimit" . | quote }}
 - name: IDEMPOTENCY_SECONDS
   value: {{ $api.idempotencySeconds | int64 | quote }}
 - name: BODY_LIMIT_BYTES

@@ -5,9 +5,13 @@ appendonly yes
 appendfsync always
 no-appendfsync-on-rewrite no
 save ""
-maxmemory {{ div (mul (include "chatbot.bytes" .Values.redis.resources.limits.memory | int64) (.Values.redis.maxmemoryPercent | int64)) 100 }}
+maxmemory {{ include "chatbot.maxmemory" . }}
 maxmemory-policy volatile-ttl
 aclfile /run/redis/users.acl
+{{- end }}
+
+{{- define "chatbot.maxmemory" -}}
+{{- div (mul (include "chatbot.bytes" .Values.redis.resources.limits.memory | int64) (.Values.redis.maxmemoryPercent | int64)) 100 }}
 {{- end }}
 
 {{/* Writes the users' file, which has hashes only, into memory. KEDA's user may do what its scaler does and no more. */}}
