@@ -92,6 +92,9 @@ def test_notes_say_what_an_uninstall_leaves() -> None:
     assert len(claims) == 2
     for kept in (*claims, *(title(found).replace("Secret", "secret") for found in rendered.of("Secret"))):
         assert kept in rendered.notes
+    # Helm leaves the pods of tests too.
+    (test,) = (found for found in rendered.of("Pod") if found["metadata"]["annotations"]["helm.sh/hook"] == "test")
+    assert f"--ignore-not-found pod/{test['metadata']['name']}" in rendered.notes
     external: Object = {
         store: {"enabled": False, "external": {"host": "x.example.org", "existingSecret": "mine"}}
         for store in ("redis", "postgresql")

@@ -89,6 +89,25 @@ def test_liveness_is_another_question_than_readiness(component: str) -> None:
     assert paths == {"liveness": "/livez", "readiness": "/readyz"}
 
 
+@pytest.mark.parametrize("component", ["redis", "postgresql"])
+def test_a_store_that_reads_its_log_for_long_is_alive(component: str) -> None:
+    """It takes connections, and answers later."""
+    (container,) = render().pod(component)["spec"]["containers"]
+    assert container["livenessProbe"]["tcpSocket"] == {"port": component}
+
+
+@pytest.mark.parametrize("component", ["redis", "postgresql"])
+def test_a_stores_volume_is_its_users(component: str) -> None:
+    security = render().pod(component)["spec"]["securityContext"]
+    assert security["fsGroup"] == security["runAsUser"] == 999
+
+
+def test_metrics_are_read_from_pods_that_are_not_ready_too() -> None:
+    rendered = render(at("monitoring.serviceMonitor.enabled", True))
+    metrics = [found for found in rendered.of("Service") if found["metadata"]["name"].endswith("-metrics")]
+    assert [found["spec"].get("publishNotReadyAddresses") for found in metrics] == [True, True]
+
+
 @pytest.mark.parametrize("name", VALUE_SETS)
 def test_a_pod_of_the_api_is_killed_only_after_its_longest_drain(name: str, tmp_path: Path) -> None:
     rendered = render(VALUE_SETS[name], {"api": {"drainSeconds": 77, "preStopSeconds": 9}})
@@ -263,6 +282,8 @@ CHANGES: list[tuple[Object, set[str]]] = [
     ({"redis": {"maxmemoryPercent": 61}}, {"redis", "api"}),
     ({"postgresql": {"parameters": {"work_mem": "8MB"}}}, {"postgresql"}),
     ({"redis": {"password": "changed"}}, {"api", "worker", "redis"}),
+    # PostgreSQL reads its own only when its volume is new.
+    ({"postgresql": {"password": "changed"}}, {"api", "worker"}),
     ({"api": {"auth": {"apiKey": "changed"}}}, {"api"}),
     ({"api": {"replicas": 5}, "ingress": {"enabled": True, "hosts": [HOST]}}, set()),
     ({"networkPolicy": {"enabled": False}}, set()),

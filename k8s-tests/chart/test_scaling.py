@@ -40,13 +40,6 @@ def test_replicas_together_with_a_scaler_are_refused_with_what_to_do(scaler: Obj
     assert replicas in refusal(scaler, at(replicas, 3))
 
 
-@pytest.mark.parametrize("component", ["api", "worker"])
-@pytest.mark.parametrize("none", [0, "0%"])
-def test_a_rollout_that_may_neither_add_nor_take_away_a_pod_is_refused(component: str, none: int | str) -> None:
-    both = {"maxSurge": none, "maxUnavailable": 0}
-    assert f"{component}.rollingUpdate" in refusal(at(f"{component}.rollingUpdate", both))
-
-
 def test_the_hpa_scales_the_api() -> None:
     rendered = render(
         {

@@ -96,6 +96,14 @@ def test_a_missing_key_alone_is_made(api: FakeApi, key: str) -> None:
     assert made[key] != live[key]
 
 
+def test_what_nobody_needs_for_the_time_being_stays(api: FakeApi) -> None:
+    """The volume of a PostgreSQL that is switched off opens to its own password alone."""
+    live = secret(api.render(KEDA))
+    put(api, live)
+    outside = {"enabled": False, "external": {"host": "x.example.org"}}
+    assert secret(api.render({"redis": outside, "postgresql": outside}, revision=2)) == live
+
+
 @pytest.mark.parametrize("key", sorted(GIVEN))
 def test_what_is_given_goes_before_what_is_live(api: FakeApi, key: str) -> None:
     put(api, secret(api.render(KEDA)))
@@ -119,6 +127,15 @@ def test_an_existing_secret_leaves_none_to_render() -> None:
     values = merged(KEDA, {"existingSecret": "mine"})
     assert render(values).of("Secret") == []
     assert render(values).objects == render(values).objects
+
+
+def test_an_existing_secret_may_be_without_a_key_for_the_upstream() -> None:
+    """The pods would not start."""
+    (container,) = render({"existingSecret": "mine"}).pod("api")["spec"]["containers"]
+    optional = {
+        node["key"] for one in container["env"] for node in one.get("valueFrom", {}).values() if node.get("optional")
+    }
+    assert optional == {"openai-api-key"}
 
 
 @pytest.mark.parametrize(

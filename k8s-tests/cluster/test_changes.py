@@ -80,12 +80,20 @@ async def test_a_larger_volume_restarts_no_store(main: Release) -> None:
     async with visit(main) as town:
         talk = await said_before(town)
         pods = await _running(main)
-        for size in ("11Gi", None):
-            for store in STORES:
-                await main.namespace.orphan_stateful_set(main.object_name(store))
-            await main.upgrade({store: {"persistence": {"size": size}} for store in STORES} if size else {})
+        try:
+            await _made_again(main, {store: {"persistence": {"size": "11Gi"}} for store in STORES})
             assert await _running(main) == pods
+        finally:
+            await _made_again(main, {})
+        assert await _running(main) == pods
         assert await append(town, town.door, talk) == 200
+
+
+async def _made_again(release: Release, changes: Json) -> None:
+    """Upgraded, with StatefulSets that are made anew around their pods."""
+    for store in STORES:
+        await release.namespace.orphan_stateful_set(release.object_name(store))
+    await release.upgrade(changes)
 
 
 async def test_what_is_missing_in_the_secret_is_made_anew(main: Release) -> None:

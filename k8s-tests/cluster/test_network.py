@@ -127,3 +127,8 @@ async def test_our_pods_reach_nothing_that_they_do_not_need(main: Release, probe
 async def test_users_are_served_under_these_policies(main: Release, probes: Probes) -> None:  # noqa: ARG001 - with them
     async with visit(main):
         pass
+
+
+async def test_postgresqls_superuser_comes_in_from_its_own_container_alone(main: Release) -> None:
+    command = "psql", "-U", "postgres", "-AtqXc", "SELECT rolpassword IS NULL FROM pg_authid WHERE rolname = 'postgres'"
+    assert (await main.namespace.execute(f"{main.object_name('postgresql')}-0", *command)).strip() == "t"
