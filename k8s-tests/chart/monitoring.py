@@ -97,9 +97,9 @@ def all_alerts() -> list[Rule]:
 
 
 def chosen(expression: str, values: Json | None = None) -> str:
-    """The expression with Grafana's variables filled in; KeyError for one that nobody defines."""
+    """The expression with Grafana's variables filled in; KeyError for one that nobody defines. `$1` is none."""
     known = {**CHOSEN, **(values or {})}
-    return re.sub(r"\$\{?(\w+)\}?", lambda found: str(known[found[1]]), expression)
+    return re.sub(r"\$\{?([a-z_]\w*)\}?", lambda found: str(known[found[1]]), expression)
 
 
 def constants_of(dashboard: Json) -> Json:

@@ -158,6 +158,7 @@ def healthy(namespace: str) -> dict[str, float]:
         f"kube_horizontalpodautoscaler_status_current_replicas{autoscaler}": 2,
         f"kube_horizontalpodautoscaler_spec_max_replicas{autoscaler}": 2,
         f"kube_horizontalpodautoscaler_spec_min_replicas{autoscaler}": 1,
+        f"kube_job_created{{{job}}}": 1_700_000_000,
         f'kube_job_failed{{{job},condition="true"}}': 0,
         f"keda_scaler_active{trigger}": 1,
         f"keda_scaler_metrics_value{trigger}": 7,
