@@ -2,6 +2,7 @@
 
 import re
 import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -94,6 +95,21 @@ def test_a_store_that_reads_its_log_for_long_is_alive(component: str) -> None:
     """It takes connections, and answers later."""
     (container,) = render().pod(component)["spec"]["containers"]
     assert container["livenessProbe"]["tcpSocket"] == {"port": component}
+
+
+@pytest.mark.parametrize(
+    ("answer", "ready"), [("PONG", True), ("LOADING Redis is loading the dataset in memory", False)]
+)
+def test_redis_is_ready_once_it_has_read_its_file(answer: str, *, ready: bool, tmp_path: Path) -> None:
+    """Its client ends with 0 after an error, too."""
+    client = tmp_path / "redis-cli"
+    client.write_text(f"#!/bin/sh\necho '{answer}'\n", encoding="utf-8")
+    client.chmod(0o755)
+    (container,) = render().pod("redis")["spec"]["containers"]
+    for probe in ("startupProbe", "readinessProbe"):
+        command = container[probe]["exec"]["command"]
+        done = subprocess.run(command, env={"PATH": f"{tmp_path}:/usr/bin:/bin"}, timeout=10, check=False)
+        assert (done.returncode == 0) is ready
 
 
 @pytest.mark.parametrize("component", ["redis", "postgresql"])
@@ -305,6 +321,12 @@ def test_pods_restart_only_for_what_concerns_them(values: Object, restarted: set
         if before.pod(component) != after.pod(component)
     }
     assert changed == restarted
+
+
+def test_redis_restarts_to_learn_of_kedas_new_password() -> None:
+    one, other = (render(GIVEN, {"worker": {"keda": {"enabled": True, "redisPassword": text}}}) for text in "ab")
+    assert one.pod("redis") != other.pod("redis")
+    assert one.pod("worker") == other.pod("worker")
 
 
 def test_a_change_of_the_upstreams_file_restarts_nothing() -> None:
