@@ -27,7 +27,7 @@ from tests.waiting import wait_until
 
 WORKERS_OWN = {QUEUE, META, LEASES, SESSIONS, ACKED, ATTEMPTS, ALONE, REPORTS, BELL, WROTE, "running"}
 IN_PROGRESS = {"in_progress", "queued"}
-FOR_EVER = -1
+FOR_EVER, GONE = -1, -2
 HASHES = ("conv", "resp", "idem")
 
 
@@ -50,7 +50,9 @@ class Picture:
 async def take_picture(redis: Redis) -> Picture:
     lives, hashes, unstored = {}, {}, {}
     for name in sorted([key.decode() async for key in redis.scan_iter(count=1000)]):
-        lives[name] = await redis.ttl(name)
+        if (seconds := await redis.ttl(name)) == GONE:
+            continue  # since it was listed: it ran out, or the worker took the bell
+        lives[name] = seconds
         if name.startswith(HASHES):
             fields = cast("dict[bytes, bytes]", await redis.hgetall(name))
             hashes[name] = {field.decode(): value.decode(errors="replace") for field, value in fields.items()}

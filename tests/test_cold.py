@@ -13,6 +13,7 @@ import pytest
 from openai import APIStatusError, AsyncOpenAI
 from redis.asyncio import Redis
 
+from core import store
 from core.queue import QUEUE
 from local.children import HOST
 from local.embedded import SUPERUSER
@@ -30,6 +31,8 @@ STATEMENT = re.compile(
 LOADS = "WITH RECURSIVE wanted"
 # Each new session of the driver learns once what types its first statement has.
 TYPES = re.compile(r"pg_type|set_config\('jit'")
+# Each process looks at these now and then, on a connection that may be new.
+LOOKS = {" ".join(text.split()) for text in (store.REACHED, store.LOSSES, store.DEAD_LETTERS)}
 # What a client waits for a store that does not answer at all: api/store.py, and some for a busy machine.
 HANGING_SECONDS = 7.5
 
@@ -83,8 +86,8 @@ class Statements:
 
     def seen(self) -> list[str]:
         found = STATEMENT.findall(self._postgres.log_text()[self._from :])
-        mine = (text.strip() for pid, text in found if int(pid) not in self._pids)
-        return [text for text in mine if not TYPES.search(text)]
+        mine = (" ".join(text.split()) for pid, text in found if int(pid) not in self._pids)
+        return [text for text in mine if not TYPES.search(text) and text not in LOOKS]
 
 
 async def statements(postgres: Postgres, connection: "asyncpg.Connection[Any]") -> Statements:
